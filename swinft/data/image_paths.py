@@ -195,7 +195,8 @@ class _Folder:
                 names = self.source.names(self.path)
         except InputError as error:
             return None, ("cannot be read", str(error))
-        if names is not None and not all(isinstance(name, str) for name in names):
+        # Not of others: to list an HDF5 file takes seconds.
+        if isinstance(names, list | set) and not all(isinstance(name, str) for name in names):
             raise InputError(f"{what} returns {listed([repr(name) for name in names])}; it must return names, as text.")
         return names, ("is missing", "" if names is not None else self.source.missing(self.path))
 

@@ -110,7 +110,7 @@ class TrialSteps:
         net, losses = self._task.net.train(), list[Tensor]()
 
         @torch.enable_grad()  # as Lightning's closure
-        def closure() -> Tensor:
+        def closure() -> Any:  # torch names a float, and takes a tensor
             losses.append(self._backward(batch))
             return losses[-1]
 
