@@ -250,3 +250,20 @@ def test_a_callback_that_changes_weights_or_a_batch_ends_the_fold(competition, o
     assert main(["fit", "--config", str(config), "--allow-code", "broken", "--fold", "0"]) == 2
     assert said in capsys.readouterr().err
     assert not (own / "runs" / "tiny" / "fold_0" / "oof.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "said"),
+    [
+        ("def (:\n", "half.Head", "class_path 'half.Head' cannot be imported: SyntaxError"),
+        ("raise RuntimeError('too early')\n", "half.Head", "cannot be imported: RuntimeError: too early"),
+        ("", "__main__.Head", "cannot be imported by other processes: save it in a module, such as mine.Head"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named(competition, own, capsys, code, name, said):
+    (own / "half.py").write_text(code)
+    config = write_config(
+        own / "c.yaml", tiny_config(competition, own / "runs", **{"model.head": {"class_path": name}})
+    )
+    assert main(["check", "--config", str(config), "--allow-code", name.partition(".")[0]]) == 2
+    assert said in capsys.readouterr().err

@@ -280,7 +280,7 @@ def _find(name: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> Any:
     if not _is_trusted(name, allow_code):
         return untrusted(name)
     if module == "__main__":
-        return f"'{name}' is in no file that other processes could import: save it in a module, such as mine.{attribute}."
+        return f"'{name}' cannot be imported by other processes: save it in a module, such as mine.{attribute}."
     if not _is_dotted(name) or any(part.startswith("_") for part in name.split(".")):
         return f"'{name}' is not a public name."
     try:
