@@ -133,8 +133,7 @@ def _custom(inputs: _Inputs, given: SubmissionFormat) -> _Decision:
     if isinstance(given.kinds, str) or schema.kind not in given.kinds:
         hint = "write a list" if isinstance(given.kinds, str) else f"data.target_kind is {schema.kind}"
         raise InputError(f"{what} has `kinds` {given.kinds!r}, and {hint}.")
-    words = {column: sample.words(column) for column in inputs.free}
-    filling = given.filling(inputs.free, schema.outputs, words)
+    filling = given.filling(inputs.free, schema.outputs, {column: sample.words(column) for column in inputs.free})
     values = np.array([schema.prior or [0.0] * len(schema.outputs)] * 2)
     with errors_of(f"{what} fails"):
         if refusal := filling.refusal():
@@ -142,8 +141,8 @@ def _custom(inputs: _Inputs, given: SubmissionFormat) -> _Decision:
         for column, cells in checked_cells(filling, values).items():
             if problem := filling.problem(column, cells[0]):
                 raise InputError(f"{what} rejects its own cell in column '{column}': {problem}")
-        texts = [filling.describe(), *(changes := filling.changes(values))]
-    if isinstance(cast(Any, changes), str) or not all(isinstance(text, str) for text in texts):
+        described, changes = filling.describe(), cast(Any, filling.changes(values))
+    if isinstance(changes, str) or not all(isinstance(text, str) for text in (described, *changes)):
         raise InputError(f"{what}: `describe` must return a text, and `changes` a list of texts.")
     return _Decision(filling, "as submission.format says")
 
