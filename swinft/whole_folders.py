@@ -63,6 +63,14 @@ def restore(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def hint_to_restore(folder: Path) -> str:
+    """The end of an error about a folder that is missing, if `restore` would put it back; else empty."""
+    old = _beside(folder, "replaced")
+    if folder.exists() or not old.is_dir():
+        return ""
+    return f" A command was ended while it replaced it: the same command puts the earlier one back, which is in {old}."
+
+
 def delete_folder(folder: Path) -> None:
     """Deletes a folder. Renamed first: a partly deleted one might no longer be recognised as what it was."""
     clear_deleted(folder)

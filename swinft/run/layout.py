@@ -15,6 +15,7 @@ from swinft.errors import InputError, command, listed, suggest
 from swinft.run.config.old_keys import migrated
 from swinft.run.fold_files import ALL, Fold, FoldId, expanded, read_json, trainings_of
 from swinft.store import RECORDS, has_record, is_temporary, verify
+from swinft.whole_folders import hint_to_restore
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
 
@@ -66,7 +67,8 @@ class Run:
             return cls.at(_last_round(run.root))
         if not run.root.is_dir():
             siblings = [str(path.parent) for path in run.root.parent.glob("*/config.yaml")]
-            raise InputError(f"there is no run folder '{root}'.{suggest(str(root), siblings)}")
+            put_back = hint_to_restore(run.root) or suggest(str(root), siblings)
+            raise InputError(f"there is no run folder '{root}'.{put_back}")
         if not run.is_run():
             raise InputError(f"'{root}' is not a run: it has no config.yaml that `swinft fit` wrote.")
         return run

@@ -149,7 +149,7 @@ def test_a_bundle_that_is_replaced_is_never_lost(how, place, tmp_path_factory, c
     assert sorted(path.name for path in place.iterdir()) == ["b", "runs"]
 
 
-def test_an_ensemble_that_is_replaced_is_never_lost(place, tmp_path_factory, monkeypatch):
+def test_an_ensemble_that_is_replaced_is_never_lost(place, tmp_path_factory, monkeypatch, capsys):
     monkeypatch.setattr("swinft.run.ensemble.ensemble.write_report", lambda *_: None)
     shutil.copytree(place / "runs" / "tiny", place / "runs" / "other")
     words = ["ensemble", "runs/tiny", "runs/other", "--name", "e", "--bootstrap", "20", "--leave-one-out", "false"]
@@ -161,6 +161,8 @@ def test_an_ensemble_that_is_replaced_is_never_lost(place, tmp_path_factory, mon
     log = tmp_path_factory.mktemp("log") / "log"
     dies_at(swap(targets, "e"), lambda: main([*words, "--method", "mean", "--overwrite"]), log)
     assert not (place / "runs" / "e").exists()
+    assert main(["submit", "runs/e"]) == 2
+    assert "the same command puts the earlier one back" in capsys.readouterr().err
     assert main(words) == 2  # as it exists
     assert content(place / "runs" / "e") == earlier
     assert main(["submit", "runs/e"]) == 0
