@@ -37,6 +37,11 @@ class RowWeights:
             raise SettingsError(problems)
 
 
+def one_column(given: str | list[str] | None) -> str | list[str] | None:
+    """A list of one column, as the command line makes of a word, is that column."""
+    return given[0] if isinstance(given, list) and len(given) == 1 else given
+
+
 @dataclass(frozen=True)
 class Columns:
     """Columns other than id, image and target, and how cells are read.
@@ -103,11 +108,11 @@ class Columns:
             "unknown_categories": get_args(UnknownCategories),
             "on_missing_target": get_args(OnMissingTarget),
         }
+        object.__setattr__(self, "sample_id", pair := one_column(self.sample_id))
         lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
         optional = ("test_id", "label_delimiter", *([] if isinstance(self.sample_id, list) else ["sample_id"]))
         optional += ("weight",) if isinstance(self.weight, str) else ()
         problems = word_problems("data.columns", vars(self), words)
-        pair = self.sample_id
         if isinstance(pair, list) and (len({*map(str, pair)}) != 2 or len(pair) != 2):
             problems.append(f"submission.id is {pair}. Allowed: a column, or two: [id, class].")
         problems += text_problems("data.columns", vars(self), ("encoding",), optional)

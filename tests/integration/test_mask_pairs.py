@@ -118,8 +118,9 @@ def test_two_training_rows_of_one_id_and_class_are_an_error(pairs, tmp_path, cap
 
 def test_check_says_what_is_written_and_asks_for_the_rows_to_predict(pairs, tmp_path, capsys):
     config = write_config(tmp_path / "c.yaml", pair_config(pairs, tmp_path))
-    assert main(["check", "--config", str(config)]) == 0
-    assert "each in a row {id}, {class} of segmentation" in capsys.readouterr().out
+    for given in ([], ["--submission.id", "id,class"]):
+        assert main(["check", "--config", str(config), *given]) == 0
+        assert "each in a row {id}, {class} of segmentation" in capsys.readouterr().out
     config = write_config(tmp_path / "c.yaml", pair_config(pairs, tmp_path, **{"data.test": None}))
     assert main(["check", "--config", str(config)]) == 2
     assert "set data.test to the rows to predict" in capsys.readouterr().err
@@ -132,6 +133,7 @@ def test_from_rows_of_an_id_and_a_class_to_a_submission_with_such_rows(pairs, tm
     run = tmp_path / "runs" / "tiny"
     assert main(["predict", str(run), "--device", "cpu"]) == 0
     assert main(["submit", str(run)]) == 0
+    assert main(["submit", str(run), "--dry-run", "--id", "id,class"]) == 0
     given, found = rows_of(pairs / "sample_pairs.csv"), rows_of(run / "submission.csv")
     assert [(row["id"], row["class"]) for row in found] == [(row["id"], row["class"]) for row in given]
     truth = {row["id"]: row for row in rows_of(pairs / "test.csv")}

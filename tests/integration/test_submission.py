@@ -181,6 +181,7 @@ def test_f007_the_mapping_that_the_message_names_mends_it(images, tmp_path, caps
 def test_f007_ids_may_have_other_names_in_test_and_sample(images, tmp_path, capsys):
     changes = {"data.target": "height", "submission.id": "Id", **NUMBER}
     assert ask(images, tmp_path, "Id,height", "0.5", **changes) == 0
+    assert ask(images, tmp_path, "Id,height", "0.5", **{**changes, "submission.id": ["Id"]}) == 0  # as of an option
     data = tmp_path / "data"
     write_table(data / "test.csv", "name", [f"{i:02d}" for i in range(NUM_ROWS)])
     assert ask(images, tmp_path, "Id,height", "0.5", **changes) == 2

@@ -19,7 +19,7 @@ class SectionOptions:
     format: str | dict[str, AsWritten] | None = None
     threshold: float | None = None
     delimiter: str | None = None
-    id: str | None = None
+    id: str | list[str] | None = None
     columns: dict[str, str] | None = None
     words: dict[str, str] | None = None
     keep: list[str] | None = None
@@ -50,7 +50,8 @@ class SubmitOptions(SectionOptions):
             sample, target and first metric; or the class path of a custom format.
         threshold: Labels with at least this probability are written, in 0–1; the out-of-fold score with it is printed.
         delimiter: Text between labels.
-        id: Id column of the sample submission.
+        id: Id column of the sample submission, if its name differs from that in the test table; `[id, class]` if a row
+            is for an id and an output.
         columns: Outputs of the sample's columns with other names: `'{X4: X4_mean}'`.
         words: Text of classes or labels: `'{cat: "0", dog: "1"}'`.
         keep: Columns that keep the sample's cells.

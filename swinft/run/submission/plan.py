@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from swinft.class_spec import AsWritten
+from swinft.data.columns import one_column
 from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions
@@ -82,6 +83,7 @@ class SubmissionConfig:
     def __post_init__(self) -> None:
         """Converts names to text: YAML reads `0` as a number and `yes` as true."""
         self.columns = {_text(name): _text(output) for name, output in self.columns.items()}
+        self.id = one_column(self.id)
         self.words = {_text(output): _text(word) for output, word in self.words.items()}
         self.group = None if self.group is None else settings_of(GroupConfig, GROUP, self.group)
 

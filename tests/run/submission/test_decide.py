@@ -38,10 +38,11 @@ def table(text: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
 
 
-def sample_of(text: str, folder, name: str = "sample.csv") -> Sample:
-    (folder / name).write_text(text)
+def sample_of(text: str, folder, id: str | None = None) -> Sample:
+    path = folder / "sample.csv"
+    path.write_text(text)
     problems: list = []
-    found = read_table(folder / name, text.partition(",")[0], {}, problems)
+    found = read_table(path, text.partition(",")[0] if id is None else id, {}, problems)
     assert not problems
     return Sample.of(found)
 
@@ -74,7 +75,7 @@ def test_the_example_of_the_page_is_written_as_printed(section, tmp_path):
     schema = Schema(kind, list(given.columns[1:]), ranges=limits, prior=values.mean(0).tolist())
     rows = table(block(section, "csv rows")) if "csv rows" in SECTIONS[section] else None
     config = SubmissionConfig(**keys["submission"])
-    sample = sample_of(block(section, "csv sample"), tmp_path)
+    sample = sample_of(block(section, "csv sample"), tmp_path, config.id or given.columns[0])  # as in a run
     text, _ = written(sample, schema, given.iloc[:, 0].tolist(), values, config, rows)
     assert text == block(section, "csv submission")
 
