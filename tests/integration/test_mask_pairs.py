@@ -118,7 +118,7 @@ def test_two_training_rows_of_one_id_and_class_are_an_error(pairs, tmp_path, cap
 
 def test_check_says_what_is_written_and_asks_for_the_rows_to_predict(pairs, tmp_path, capsys):
     config = write_config(tmp_path / "c.yaml", pair_config(pairs, tmp_path))
-    for given in ([], ["--submission.id", "id,class"]):
+    for given in ([], ["--submission.id", "[id, class]"]):
         assert main(["check", "--config", str(config), *given]) == 0
         assert "each in a row {id}, {class} of segmentation" in capsys.readouterr().out
     config = write_config(tmp_path / "c.yaml", pair_config(pairs, tmp_path, **{"data.test": None}))
