@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from swinft.data.features import FillRules, MissingFeatures, UnknownCategories
 from swinft.data.sample_rows import PAIR
-from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
+from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins, as_in_header
 from swinft.data.target.auxiliary import AuxiliaryTarget, auxiliary_of
 from swinft.ranges import SettingsError, list_problems, settings_of, text_problems, word_problems
 
@@ -130,6 +130,8 @@ class Columns:
             problems.append(f"data.columns.encoding '{self.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
         if problems:
             raise SettingsError(problems)
+        for name in (*lists, "test_id", "weight"):
+            object.__setattr__(self, name, as_in_header(getattr(self, name)))
 
     def _contradictions(self) -> list[str]:
         """Settings without effect, and columns that are named twice; one sentence each."""

@@ -23,6 +23,7 @@ from swinft.data.tables.steps.frame import is_pattern
 from swinft.data.tables.steps.make import given_table, read_given, table_name
 from swinft.data.tables.steps.sequence import StepList
 from swinft.data.tables.table import Problem, Table, read_table
+from swinft.data.tables.text import as_in_header
 from swinft.data.target.base import Target
 from swinft.data.target.custom import class_path_of
 from swinft.data.target.kinds import GivenKind, is_custom, kind_problem, target_columns, target_of
@@ -91,6 +92,8 @@ class DataSettings:
         if isinstance(self.target, str) or list_problems("data", vars(self), ("target",)) or self.target is None:
             problems += text_problems("data", vars(self), ("target",), ())
         if not problems:
+            for name in ("id", "target"):
+                object.__setattr__(self, name, as_in_header(getattr(self, name)))
             object.__setattr__(self, "root", Path(resolved_root(str(self.root))))
         problems = problems or [*self._image_problems(), *self._target_problems(), *self._augment_problems()]
         problems = problems or (mask_problems(self) if self.kind.are_maps else [])

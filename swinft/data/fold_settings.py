@@ -8,6 +8,7 @@ from swinft.class_spec import AsWritten
 from swinft.data.folds import ALL_ROWS, FoldKind
 from swinft.data.tables.steps.make import given_table
 from swinft.data.tables.steps.sequence import StepList
+from swinft.data.tables.text import as_in_header
 from swinft.errors import InputError
 from swinft.ranges import (
     INSIDE_UNIT,
@@ -193,6 +194,8 @@ class FoldConfig:
             )
         if problems:
             raise SettingsError(problems)
+        for name in ("group", "column"):
+            object.__setattr__(self, name, as_in_header(getattr(self, name)))
 
     def _extra_problems(self) -> list[str]:
         """Problems of `extra`, one sentence each."""

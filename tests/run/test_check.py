@@ -72,3 +72,25 @@ def test_the_same_image_in_two_folds_is_called_a_leak(root, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "ids 000, 003 are the same image, in folds [0, 1], a leak in the out-of-fold score." in out
     assert "`data.folds.duplicates: group` keeps such rows in one fold" in out
+
+
+def test_columns_are_found_in_either_unicode_form(competition, tmp_path, capsys):
+    """Names that are copied from files of a Mac are decomposed: an accent is a character of its own."""
+    names = {"id": "cle\u0301", "color": "espe\u0300ce", "brightness": "lumie\u0300re", "is_red": "fore\u0302t"}
+    table = [
+        {"csv": "train.csv"},
+        {"rename": names},
+        {"map": {"column": names["color"], "values": {"red": "Bl\u00fcte"}, "default": "keep"}},
+    ]
+    changes = {
+        "data.train": table,
+        "data.test": None,
+        "data.sample_submission": None,
+        "data.image": "images/{clé}.jpg",
+        "data.id": names["id"],
+        "data.target": names["color"],
+        "data.columns": {"numeric_features": [names["brightness"]], "class_order": ["Blu\u0308te", "blue", "green"]},
+        "data.folds": {"num": 2, "group": names["id"]},
+    }
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["check", "--config", str(path)]) == 0, capsys.readouterr().err

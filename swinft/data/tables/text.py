@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from swinft.errors import InputError
 
@@ -71,6 +71,13 @@ def normal(cell: str) -> str:
     """The normal form of a name: stripped, in Unicode NFC."""
     cell = strip(cell)
     return cell if cell.isascii() else unicodedata.normalize("NFC", cell)
+
+
+def as_in_header(names: Any) -> Any:
+    """A name of a column or a list of them in the form in which tables have them, `normal`; anything else as it is."""
+    if isinstance(names, list | tuple):
+        return [as_in_header(name) for name in names]
+    return normal(names) if isinstance(names, str) else names
 
 
 TEXT_RULES = TextRules()

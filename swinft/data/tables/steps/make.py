@@ -16,6 +16,7 @@ from swinft.data.tables.steps.sequence import StepList
 from swinft.data.tables.steps.step import TableStep
 from swinft.data.tables.table import DataError, Problem, Table, check_header, id_problems, twin_notes
 from swinft.data.tables.table import read_table as read_csv
+from swinft.data.tables.text import normal
 from swinft.errors import InputError
 
 
@@ -78,7 +79,7 @@ def read_given(
         problems += context.problems
         return None
     path, settings = Path(given.key), {id_column: id_setting, **required}
-    if not check_header(path, list(frame.columns), settings, problems):
+    if not check_header(path, [normal(name) for name in frame.columns], settings, problems):
         return None
     if not len(frame):
         fix = "Correct its steps." if frame.columns else "Add steps that make some."
@@ -94,12 +95,13 @@ def _table(path: Path, frame: Frame, context: Context, id_column: str) -> Table:
     places = [context.origin(place) for place in frame.places]
     names = dict.fromkeys(file for file, _ in places)
     number = {file: k for k, file in enumerate(names, start=1)}
+    columns = {normal(name): cells for name, cells in frame.columns.items()}
     return Table(
         path,
-        frame.columns,
+        columns,
         np.array([record for _, record in places], dtype=np.int64),
         id_column,
-        (*context.notes, *twin_notes(path, frame.columns[id_column])),
+        (*context.notes, *twin_notes(path, columns[id_column])),
         tuple(frame.columns),
         tuple(map(Path, names)),
         np.array([number[file] for file, _ in places], dtype=np.int64),
