@@ -149,12 +149,12 @@ def text_problems(section: str, values: Mapping[str, Any], keys: Sequence[str], 
         keys: Keys whose value must be text.
         optional: Keys whose value may also be None.
     """
-    return [
-        f"{section}.{key} is {values[key]!r}; write a text{' or null' if key in optional else ''}."
-        for key in (*keys, *optional)
-        if values[key] == ""
-        or not (isinstance(values[key], str | PurePath) or (values[key] is None and key in optional))
-    ]
+    found = []
+    for key in (*keys, *optional):
+        value, or_null = values[key], " or null" if key in optional else ""
+        if value == "" or not (isinstance(value, str | PurePath) or (value is None and or_null)):
+            found.append(f"{section}.{key} is {'empty' if value == '' else repr(value)}; write a text{or_null}.")
+    return found
 
 
 def list_problems(section: str, values: Mapping[str, Any], keys: Sequence[str]) -> list[str]:

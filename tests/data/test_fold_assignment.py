@@ -103,7 +103,7 @@ REFUSED = {
     "kind": ({"fraction": 0.2}, "data.folds.fraction is for data.folds.kind holdout"),
     "range": ({"kind": "holdout", "fraction": 1.0}, "data.folds.fraction is 1.0. Allowed: a number above 0, below 1."),
     "few": ({"kind": "holdout", "fraction": 0.01}, "1 part of 99, and there are only 30 rows"),
-    "empty": ({"group": ""}, "data.folds.group is ''; write a text or null."),
+    "empty": ({"group": ""}, "data.folds.group is empty; write a text or null."),
     "groups": ({"kind": "holdout", "fraction": 0.04, "group": "owner"}, "only 15 groups (data.folds.group)"),
 }
 
