@@ -74,6 +74,7 @@ class DataSettings:
             "image_size": image_sides,
             "image": row_images,
         }
+        plain |= dict.fromkeys(("id", "target"), as_in_header)
         plain |= {name: partial(given_table, f"data.{name}") for name in ("train", "test", "sample_submission")}
         problems += text_problems("data", vars(self), ("id", "root"), ())
         for name, make in plain.items():
@@ -92,8 +93,6 @@ class DataSettings:
         if isinstance(self.target, str) or list_problems("data", vars(self), ("target",)) or self.target is None:
             problems += text_problems("data", vars(self), ("target",), ())
         if not problems:
-            for name in ("id", "target"):
-                object.__setattr__(self, name, as_in_header(getattr(self, name)))
             object.__setattr__(self, "root", Path(resolved_root(str(self.root))))
         problems = problems or [*self._image_problems(), *self._target_problems(), *self._augment_problems()]
         problems = problems or (mask_problems(self) if self.kind.are_maps else [])
