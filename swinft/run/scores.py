@@ -27,6 +27,8 @@ from swinft.run.scoring import score_rows, undefined_outputs
 from swinft.run.submission.fitting import scores_with_rules
 from swinft.store import commit, json_bytes
 
+SLOW_CELLS = 10_000_000  # predictions from which on joining them takes more than some seconds
+
 
 def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     """Joins the folds' out-of-fold predictions, computes the pooled score, and writes the report.
@@ -42,6 +44,8 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     data.setup("fit")
     num_outputs, ids = len(data.schema.outputs), data.train_table.ids
     scored = [ids[row] for row in np.flatnonzero(data.is_scored)]
+    if len(scored) * num_outputs > SLOW_CELLS:
+        print(f"joining the out-of-fold predictions of {len(scored):,} rows and {num_outputs:,} outputs", flush=True)
     of_seeds: dict[int | None, Predictions] = {}
     for seed in experiment.config.seeds or [None]:
         folds = [run.fold(index) for index in run.planned_folds()]

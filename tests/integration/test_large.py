@@ -18,6 +18,7 @@ import swinft.model.trial as trial
 import swinft.run.compare.outlook as outlook
 import swinft.run.freeze as freeze
 import swinft.run.report.outcomes as outcomes
+import swinft.run.report.sections.curves as curves
 import swinft.run.room as room
 import swinft.run.submission.matching as matching
 from swinft.cli import main
@@ -201,9 +202,11 @@ def test_the_scan_says_how_far_it_is(competition, tmp_path, monkeypatch, capsys)
 def test_a_report_of_many_classes_shows_those_with_the_most_rows(tiny_run, tmp_path, monkeypatch):
     run = shutil.copytree(tiny_run, tmp_path / "tiny")
     monkeypatch.setattr(outcomes, "COMPARED", 2)
+    monkeypatch.setattr(curves, "MOST_WHOLE", 40)
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "Of 3 classes those 2 are shown that most rows have." in page
+    assert "all together (" not in page  # 48 scores
     assert json.loads((run / "scores.json").read_text())["rows"] == 24
 
 

@@ -16,6 +16,7 @@ from swinft.run.report.rows.labels import has_shares
 
 Array = NDArray[np.float64]
 BINS = 10
+LEAST, MOST_CELLS = 10, 2**27  # of many rows fewer are compared: of so many rows and classes, scores take 1 GB
 COMPARED = 200  # classes or labels that have a line in a table of rates: each is ranked several times
 GRID = np.linspace(0, 1, 101)
 STEEP = GRID**2  # more points where a ROC curve is steep
@@ -93,18 +94,22 @@ def true_shares(report: ReportInput, k: int) -> Array:
 
 def compared(report: ReportInput) -> list[int]:
     """Classes or labels with rates and curves of their own: all, or of many those that most rows have, in order."""
-    if len(report.outputs) <= COMPARED:
+    if len(report.outputs) <= (most := _most(report)):
         return list(range(len(report.outputs)))
     counts = np.array(report.schema.target.counts(report.targets, len(report.outputs)))
-    return sorted(np.argsort(-counts, kind="stable")[:COMPARED].tolist())
+    return sorted(np.argsort(-counts, kind="stable")[:most].tolist())
+
+
+def _most(report: ReportInput) -> int:
+    return min(COMPARED, max(LEAST, MOST_CELLS // max(1, len(report.rows))))
 
 
 def of_many(report: ReportInput) -> str:
     """A sentence on what `compared` leaves out; empty where it is nothing."""
-    if len(report.outputs) <= COMPARED:
+    if len(report.outputs) <= (most := _most(report)):
         return ""
     what = "classes" if report.schema.base.are_classes else "labels"
-    return f" Of {len(report.outputs):,} {what} those {COMPARED} are shown that most rows have."
+    return f" Of {len(report.outputs):,} {what} those {most} are shown that most rows have."
 
 
 def binaries(report: ReportInput, outputs: Sequence[int] | None = None) -> list[Binary]:

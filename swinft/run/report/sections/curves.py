@@ -8,6 +8,7 @@ from swinft.run.report.outcomes import Binary, binaries, micro, of_many
 from swinft.run.report.section import Section, render
 
 SHOWN = 9  # curves besides the one of all together
+MOST_WHOLE = 2**24  # scores of all classes together that are ranked as one curve: 1.5 GB
 UNIT = (0.0, 1.0)
 LEAD = "Of out-of-fold rows of all folds together, at every threshold."
 FEW = "Shown are the {} with the lowest area under the ROC curve, and all {} together."
@@ -22,8 +23,10 @@ def section(report: ReportInput) -> Section | None:
         return None
     areas = {each.name: each.auc() for each in every}
     shown = sorted(every, key=lambda each: areas[each.name])[:SHOWN] if len(every) > SHOWN else list(every)
-    lead = LEAD + of_many(report) + (" " + FEW.format(SHOWN, len(every)) if len(every) > SHOWN else "")
-    shown += [micro(every)] if len(every) > 1 else []
+    has_whole = sum(len(each.truth) for each in every) <= MOST_WHOLE
+    few = FEW if has_whole else FEW.partition(",")[0] + "."
+    lead = LEAD + of_many(report) + (" " + few.format(SHOWN, len(every)) if len(every) > SHOWN else "")
+    shown += [micro(every)] if len(every) > 1 and has_whole else []
     figures = [_roc(shown), _precision_recall(shown)]
     return Section("curves", "ROC and precision-recall", lead, render("sections/figures.html", figures=figures))
 
