@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import sys
+import traceback
 import warnings
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from jsonargparse._common import (
     lenient_check,
     parsing_settings,  # process-wide, so they are restored for the host program
 )
+from jsonargparse._util import import_object
 from jsonargparse.typing import register_type
 
 from swinft import json_output
@@ -53,10 +55,20 @@ def limit_imports(packages: Sequence[str]) -> Iterator[None]:
     )
     try:
         yield
+    except Exception as error:
+        if name := _not_imported(error):
+            raise InputError(f"class_path '{name}' cannot be imported: {type(error).__name__}: {error}.") from error
+        raise
     finally:
         parsing_settings.clear()
         parsing_settings.update(before)
         _is_limited.reset(token)
+
+
+def _not_imported(error: Exception) -> str:
+    """The class whose module raised an error while it was imported for a config; empty for other errors."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((str(frame.f_locals["name"]) for frame in frames if frame.f_code is import_object.__code__), "")
 
 
 NO_PATH = "Unable to serialize instance "  # what jsonargparse writes before text that does not name a function
