@@ -5,7 +5,7 @@
 
 Tables are made up: rows show 24 images again and again, so that no time goes into files. Every stage runs in a process
 of its own, whose largest resident memory is measured; that of a process that has only imported what the stages need is
-in the table, too. About 10 minutes beside other programs, 4 GB of memory and 4 GB of disk. Writes
+in the table, too. About 10 minutes, 4 GB of memory and 4 GB of disk. Writes
 benchmarks/results/large.json.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from measure import load, machine, write
 from PIL import Image
 
@@ -26,7 +27,7 @@ from swinft.data.folds import make_folds
 from swinft.inference.predictions import Predictions
 
 IMAGES = 24
-LABELS, COLUMNS = 28, 500  # of the multi-label folds; of metadata
+LABELS, MANY_LABELS, COLUMNS = 28, 1000, 500  # of the multi-label folds; of metadata
 
 
 def make(folder: Path, rows: int, classes: int) -> None:
@@ -71,7 +72,9 @@ def predicted(rows: int, classes: int) -> Predictions:
 def stages(folder: Path, rows: int, classes: int) -> dict[str, Callable[[], object]]:
     """What is measured, by what the page calls it."""
     some = rows // 50  # with predictions of all classes
-    labels = (np.random.default_rng(0).random((rows // 5, LABELS)) < 0.05).astype(np.float32)
+
+    def labels(number: int, width: int) -> Any:
+        return (np.random.default_rng(0).random((number, width)) < 1.4 / width).astype(np.float32)
 
     def epoch() -> object:
         order = setup(folder, loading={"sampler": "balanced"}).splits.sampled_order(0)
@@ -82,7 +85,17 @@ def stages(folder: Path, rows: int, classes: int) -> dict[str, Callable[[], obje
         f"{rows:,} rows, {classes:,} classes: table, checks, stratified folds": lambda: setup(folder),
         "the first, with groups": lambda: setup(folder, folds={"group": "group"}),
         "the first, and ten epochs of a balanced sampler": epoch,
-        f"{rows // 5:,} rows, {LABELS} labels: multi-label folds": lambda: make_folds("auto", 5, 0, labels),
+        f"{rows // 5:,} rows, {LABELS} labels: multi-label folds": lambda: make_folds(
+            "auto", 5, 0, labels(rows // 5, LABELS)
+        ),
+        f"{rows // 50:,} rows, {MANY_LABELS:,} labels: multi-label folds": lambda: make_folds(
+            "auto", 5, 0, labels(rows // 50, MANY_LABELS)
+        ),
+        "the same folds by the package iterative-stratification": lambda: [
+            *MultilabelStratifiedKFold(n_splits=5, shuffle=True, random_state=0).split(
+                np.zeros(rows // 50), labels(rows // 50, MANY_LABELS)
+            )
+        ],
         f"{rows // 20:,} rows, {COLUMNS} columns of metadata": lambda: setup(
             folder, "wide.csv", columns={"numeric_features": ["m*"]}
         ),
