@@ -14,7 +14,7 @@ from swinft.errors import InputError
 from swinft.kaggle.failures import explained
 from swinft.kaggle.slugs import SITE
 
-FLOOR = (2, 2)
+FLOOR = (2, 2, 5)  # of the extra `kaggle`
 SECONDS = (10, 120)  # to connect, and without a byte: the client itself would wait for ever
 INSTALL = "Install it with `pip install 'swinft[kaggle]'`."
 WAYS = f"""Make a token at {SITE}/settings/api and give it in one of these ways:
@@ -60,8 +60,9 @@ def _imported() -> Any:
     """
     try:
         found = version("kaggle")
-        if tuple(int(part) for part in found.split(".")[:2]) < FLOOR:
-            raise InputError(f"kaggle {found} is installed, and 2.2 is the oldest that can be used. {INSTALL}")
+        if tuple(int(part) for part in found.split(".")[:3]) < FLOOR:
+            oldest = ".".join(map(str, FLOOR))
+            raise InputError(f"kaggle {found} is installed, and {oldest} is the oldest that can be used. {INSTALL}")
         return importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi()
     except ImportError as error:
         raise InputError(f"Kaggle's client is not installed ({error}). {INSTALL}") from error

@@ -354,7 +354,7 @@ def test_f049_an_overwrite_that_was_killed_can_be_repeated(left, copy, tmp_path,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare.shutil, "rmtree", killed)
+        patch.setattr(shutil, "rmtree", killed)
         assert main(words) == 130
     assert main(words) == 0
     assert copy.fold(0).is_done
