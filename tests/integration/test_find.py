@@ -120,7 +120,7 @@ def test_batches_are_tried_as_the_last_epochs_train_on_them(competition, tmp_pat
         (["--what", "speed"], "what"),
         (["--trainer.fast_dev_run", "true"], "trainer.fast_dev_run tries a run"),
         (["--data.target", "colour"], "'colour'"),
-        (["--model.head", f"{HEADS}.NaNHead", "--allow-code", HEADS], "at a learning rate of 1.0e-07 (ids "),
+        (["--model.head", f"{HEADS}.NaNHead", "--allow-code", HEADS], "the loss of NaNHead is nan in a trial step"),
     ],
 )
 def test_what_cannot_be_found_is_an_error(options, words, config, capsys):

@@ -196,7 +196,7 @@ def test_f110_a_command_that_is_printed_can_be_pasted(tiny_run, tmp_path, capsys
 
 
 def test_f111_help_shows_the_keys_that_people_set_and_all_of_them_on_request(capsys):
-    for words, most in ((["--help"], 100), (["--help", "all"], 2000), (["--help-all"], 2000)):
+    for words, most in ((["--help"], 115), (["--help", "all"], 2000), (["--help-all"], 2000)):
         with pytest.raises(SystemExit) as stop:
             main(["fit", *words])
         assert stop.value.code == 0

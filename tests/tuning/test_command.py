@@ -84,7 +84,10 @@ def test_a_search_of_one_fold(config, tmp_path, capsys, in_process, monkeypatch)
     # What best.yaml is: the values of the best trial in a config that `fit` takes.
     best = yaml.safe_load((folder / "best.yaml").read_text())
     row = pd.read_csv(folder / "trials.csv", dtype=str).iloc[found["best"]]
-    assert (best["model"]["optim"]["lr"], best["data"]["augment"]) == (float(row["model.optim.lr"]), row["data.augment"])
+    assert (best["model"]["optim"]["lr"], best["data"]["augment"]) == (
+        float(row["model.optim.lr"]),
+        row["data.augment"],
+    )
     assert best["name"] == "tiny_best"
 
 

@@ -139,7 +139,7 @@ def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequ
         return f"'{name}' has the wrong type: {key} needs a class derived from {wanted}."
     if lacking := sorted(getattr(found, "__abstractmethods__", ())):
         return f"'{name}' is only a base for other classes: it does not define {', '.join(lacking)}."
-    is_base = found in bases and key not in USABLE_BASES
+    is_base = found in BASES.get(key, ()) and key not in USABLE_BASES  # an argument's base may do something itself
     if is_base or (issubclass(found, Head) and not hasattr(found, "kind")):
         return f"'{name}' is only a base for other classes: name one that derives from it."
     refused = refusal(found)

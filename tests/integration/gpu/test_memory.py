@@ -3,6 +3,7 @@
 import errno
 import gc
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -88,11 +89,14 @@ def test_c2_every_way_to_say_that_memory_is_lacking_is_known_and_no_other(error,
     assert is_out_of_memory(error) == is_known
 
 
-def test_c2_other_errors_of_a_training_keep_their_traceback(competition, tmp_path, monkeypatch):
+def test_c2_other_errors_of_a_training_keep_their_traceback(competition, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(HungryHead, "error", RuntimeError("CUDA error: device-side assert triggered"))
     config = hungry_config(competition, tmp_path)
-    with pytest.raises(RuntimeError, match="device-side assert"):
-        main(["fit", "--config", str(config), "--fold", "0", "--allow-code", "tests.integration.gpu.heads"])
+    words = ["fit", "--config", str(config), "--fold", "0", "--allow-code", "tests.integration.gpu.heads"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert re.search(r"your own code fails in heads.py:\d+ .*device-side assert", said)
 
 
 def test_c2_batches_that_are_accumulated_already_and_batches_of_one(monkeypatch):
