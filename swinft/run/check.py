@@ -195,8 +195,8 @@ def check_numbers(config: Namespace) -> None:
         columns.numeric_features or columns.categorical_features
     ):
         raise InputError(
-            "model.metadata_hidden does nothing without metadata: set data.columns.numeric_features or "
-            "categorical_features, or remove it."
+            f"model.metadata_hidden does nothing without metadata: set data.columns.numeric_features or "
+            f"categorical_features, or this to {METADATA_HIDDEN}."
         )
     numbers = {"seed": config.seed, "max_hours": config.max_hours}
     check_ranges("", numbers, {"seed": Range(0, most), "max_hours": POSITIVE})  # each fold adds its number to the seed

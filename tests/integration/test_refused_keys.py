@@ -14,7 +14,7 @@ IDLE = {
     "mix": ({"model.mix": {"probability": 0.5}}, "model.mix.probability does nothing without model.mix.mixup_alpha"),
     "decay": (
         {"model.optim": {"layer_decay_min_scale": 0.5}},
-        "layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1, or remove it",
+        "layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1, or this to 0",
     ),
     "metadata": ({"model.metadata_hidden": 64}, "model.metadata_hidden does nothing without metadata"),
     "clip": (NUMBERS, "all targets are beyond clip=[1000.0, 2000.0]"),

@@ -52,11 +52,10 @@ class MixConfig:
         ranges = {"mixup_alpha": NOT_NEGATIVE, "cutmix_alpha": NOT_NEGATIVE, "probability": UNIT}
         check_ranges("model.mix", vars(self), ranges)
         problems = word_problems("model.mix", vars(self), {"labels": LABELS, "mixup_at": PLACES})
-        idle = {"labels": self.labels != "mean", "probability": self.probability != 1}
         problems += [
-            f"model.mix.{name} does nothing without model.mix.mixup_alpha or cutmix_alpha: set one, or remove it."
-            for name, is_set in idle.items()
-            if is_set and not (self.mixup_alpha or self.cutmix_alpha)
+            f"model.mix.{name} does nothing without model.mix.mixup_alpha or cutmix_alpha: set one, or this to {idle}."
+            for name, idle in (("labels", "mean"), ("probability", 1.0))
+            if getattr(self, name) != idle and not (self.mixup_alpha or self.cutmix_alpha)
         ]
         if self.mixup_at != "images" and not self.mixup_alpha:
             problems.append("model.mix.mixup_at does nothing without model.mix.mixup_alpha: set it.")

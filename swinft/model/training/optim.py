@@ -95,7 +95,7 @@ class OptimConfig:
         if self.layer_decay == 1 and self.layer_decay_min_scale:
             raise InputError(
                 "model.optim.layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1, or "
-                "remove it."
+                "this to 0."
             )
 
 
