@@ -128,7 +128,12 @@ def test_an_export_takes_the_mask_and_openvino_predicts_the_same(whole, tmp_path
     ("image", "pooling", "views"),
     [
         ({**TWO, "channels": "grey"}, "gem", ["identity", "scale"]),
-        ({"path": "images/{id}_*.png", "grid": [1, 2], "max": 2, "channels": "rgb"}, "avg", ["identity"]),
+        pytest.param(
+            {"path": "images/{id}_*.png", "grid": [1, 2], "max": 2, "channels": "rgb"},
+            "avg",
+            ["identity"],
+            marks=pytest.mark.slow,
+        ),
         ({"path": "images/{id}_l.png", "tile": 16, "overlap": 4, "max": 5}, {"images": "gru"}, ["rot90", "scale"]),
     ],
 )

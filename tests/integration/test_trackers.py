@@ -64,6 +64,7 @@ def tags(folder: Path, kind: str) -> list[str]:
     return accumulator.EventAccumulator(str(folder)).Reload().Tags()[kind]
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_epoch_once_after_a_kill(tracked, tmp_path, killed_before_sending, tiny_run):
     monitor = {
         "class_path": "lightning.pytorch.callbacks.LearningRateMonitor",
