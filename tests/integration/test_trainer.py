@@ -1,6 +1,7 @@
 """What a config asks of training: found wrong at `check` and before a run is frozen, or done as it says."""
 
 import json
+import logging
 import re
 import time
 from pathlib import Path
@@ -337,7 +338,9 @@ def test_a_users_callback_that_changes_the_run_is_found_while_it_trains(
     assert not (tmp_path / "runs" / "tiny" / "fold_0" / "result.json").exists()
 
 
-def test_f036_f125_what_is_asked_for_appears(competition, tmp_path, caplog):
+def test_f036_f125_what_is_asked_for_appears(competition, tmp_path, caplog, monkeypatch):
+    for name in ("lightning.pytorch", "lightning.fabric"):  # before pytest 9 they are imported without a handler
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     early = {"class_path": f"{CALLBACKS}.EarlyStopping", "init_args": {"monitor": "val_loss", "verbose": True}}
     rates = {"class_path": f"{CALLBACKS}.LearningRateMonitor"}
     changes = {"trainer.callbacks": [early, rates], "trainer.log_every_n_steps": 1, "trainer.max_epochs": 1}
