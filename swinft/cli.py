@@ -5,13 +5,11 @@ Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft -
 
 import importlib
 import io
-import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import NamedTuple
 
 from swinft.class_spec import line_of
@@ -20,6 +18,7 @@ from swinft.json_output import FLAG, Output, failure, write_as_json
 from swinft.printing import visible
 from swinft.system.orphans import end_with_parent
 from swinft.system.processes import rank
+from swinft.system.signals import leave_at
 from swinft.versions import VERSION
 
 
@@ -166,16 +165,10 @@ def _command(name: str) -> Callable[[list[str]], Output]:
     return run
 
 
-def _leave(number: int, _: FrameType | None) -> None:
-    """Ends the process at SIGTERM as an error would: what lies in temporary folders is deleted."""
-    signal.signal(number, lambda again, _: os._exit(128 + again))  # a second signal does not wait
-    raise SystemExit(128 + number)
-
-
 def entry() -> None:
     """The console script: `main` with the process's arguments and exit code."""
     end_with_parent()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave_at(signal.SIGTERM))  # what lies in temporary folders is deleted
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks is escaped, and ends no command
             stream.reconfigure(errors="backslashreplace")

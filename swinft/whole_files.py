@@ -102,24 +102,29 @@ def flush(path: Path) -> None:
             os.close(descriptor)
 
 
-def replace_together(files: Mapping[Path, Content]) -> None:
-    """Writes files outside a run, of which the last one describes the others.
+def replace_together(
+    files: Mapping[Path, Content], last: Path, describe: Callable[[Mapping[Path, str]], bytes]
+) -> None:
+    """Writes files outside a run, and a last one that describes them.
 
     All of them are on disk before the first one is replaced, and the last one is missing until the others are there.
     What a crash leaves is remembered, for `is_left`.
 
     Args:
         files: Paths in one folder, with their content.
+        last: The path of the description, in the same folder.
+        describe: Makes it of the SHA-256 of each file.
 
     Raises:
         StoreError: The disk is full or not writable.
     """
-    last = list(files)[-1]
     written: dict[Path, Path] = {}
+    digests: dict[Path, str] = {}
     try:
         for path, content in files.items():
-            written[path] = write_beside(path, content)[0]
-        known = {path.name: [_signature(path), _signature(written[path])] for path in files}
+            written[path], digests[path] = write_beside(path, content)
+        written[last] = write_beside(last, describe(digests))[0]
+        known = {path.name: [_signature(path), _signature(temporary)] for path, temporary in written.items()}
         put(_journal(last), write_beside(_journal(last), json.dumps(known).encode())[0])
         last.unlink(missing_ok=True)
         flush(last.parent)
@@ -128,8 +133,8 @@ def replace_together(files: Mapping[Path, Content]) -> None:
         _journal(last).unlink()
     except OSError as error:
         raise StoreError(
-            f"{', '.join(map(str, files))} cannot be written: {error.strerror or error}. Free some space, or fix the "
-            f"folder's permissions, and run the command again."
+            f"{', '.join(map(str, (*files, last)))} cannot be written: {error.strerror or error}. Free some space, or "
+            f"fix the folder's permissions, and run the command again."
         ) from error
     finally:
         for temporary in written.values():

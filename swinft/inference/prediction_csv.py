@@ -6,13 +6,14 @@ Shapes: N rows, K outputs.
 import csv
 import io
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from swinft.model.metrics.base import row_blocks
 
 CELLS = 2**20  # numbers whose text is in memory
 
@@ -38,12 +39,11 @@ def write_rows(
     writer.writerow(header)
     # 9 significant digits are the fewest from which every float32 is read back exactly.
     numbers = ",".join(["%.9g"] * values.shape[1])
-    step = max(1, CELLS // max(1, values.shape[1]))
-    for start in range(0, len(ids), step):
-        block = values[start : start + step]
+    for rows in row_blocks(len(ids), values.shape[1], CELLS):
+        block = values[rows]
         has_nan = np.asarray(np.isnan(block).any(1))
-        others = zip(*(islice(column, start, start + step) for column in more), strict=True) if more else None
-        for id, row, is_gap in zip(ids[start : start + step], block.tolist(), has_nan.tolist(), strict=True):
+        others = zip(*(column[rows] for column in more), strict=True) if more else None
+        for id, row, is_gap in zip(ids[rows], block.tolist(), has_nan.tolist(), strict=True):
             cells = (numbers % tuple(row)).split(",") if row else []
             cells = ["" if cell == "nan" else cell for cell in cells] if is_gap else cells
             writer.writerow((id, *cells, *(next(others) if others else ())))

@@ -1,6 +1,7 @@
 """Exports a fold's weights to a format that works without swinft, with a JSON description beside it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,12 @@ def _write(path: Path, to: Form, exported: Exported, about: dict[str, Any]) -> t
     config = path.parent / CONFIG if exported.config is not None else None
     files = {path: exported.content} | ({config: exported.config} if config and exported.config else {})
     description = description_of(path)
-    digests = {file.name: sha256(content) for file, content in files.items()}
-    whole = {"made_by": MAKER, "form": to, "sha256": digests[path.name], "files": digests, **about}
-    replace_together({**files, description: json_bytes(whole)})
+
+    def describe(found: Mapping[Path, str]) -> bytes:
+        digests = {file.name: sha256 for file, sha256 in found.items()}
+        return json_bytes({"made_by": MAKER, "form": to, "sha256": found[path], "files": digests, **about})
+
+    replace_together(files, description, describe)
     return path, description, config
 
 

@@ -1,11 +1,9 @@
 """Which files a run's commands may overwrite, and whether predictions were made with the run's current weights."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, Any, cast
+from typing import Any
 
 from swinft.errors import InputError, command, listed
 from swinft.inference.maps import is_foreign
@@ -16,7 +14,6 @@ from swinft.inference.provenance import (
     maps_beside,
     read_made_from,
     read_provenance,
-    sha256,
 )
 from swinft.printing import print_line
 from swinft.run.fold_files import FoldId
@@ -107,21 +104,15 @@ def predictions_made_with(run: Run) -> Provenance:
 
 def write_made_from(run: Run, path: Path, content: Content, maker: str, made_from: dict[str, Any]) -> None:
     """Writes a file and its provenance beside it; with commit records if it is an artefact of the run."""
-    text = json.dumps({"made_by": maker, "sha256": _sha256(content), **made_from}, indent=1).encode()
+
+    def text(sha256: str) -> bytes:
+        return json.dumps({"made_by": maker, "sha256": sha256, **made_from}, indent=1).encode()
+
     if is_own(run, path, maker):
         commit(path, content, maker)
-        commit(beside(path), text, maker)
+        commit(beside(path), text(digest(path)), maker)
     else:
-        replace_together({path: content, beside(path): text})
-
-
-def _sha256(content: Content) -> str:
-    """SHA-256 of what is written, which may be too large for the memory."""
-    if isinstance(content, bytes):
-        return sha256(content)
-    found = hashlib.sha256()
-    content(cast(IO[bytes], SimpleNamespace(write=found.update)))
-    return found.hexdigest()
+        replace_together({path: content}, beside(path), lambda found: text(found[path]))
 
 
 def is_own(run: Run, path: Path, maker: str) -> bool:

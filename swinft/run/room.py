@@ -6,7 +6,8 @@ Shapes: N rows, K outputs.
 from collections.abc import Sequence
 
 from swinft.errors import InputError
-from swinft.model.metrics import BuiltinMetric, Metric
+from swinft.model.metrics import Metric
+from swinft.model.scoring import takes_float32
 from swinft.system.limits import format_bytes, total_memory
 
 FLOAT = 4  # bytes of a prediction
@@ -24,7 +25,7 @@ def oof_memory(rows: int, outputs: int, seeds: int, metrics: Sequence[Metric], a
         metrics: What scores them; most of those of classes need no copy in float64.
         are_classes: Whether they are of classes.
     """
-    is_float32 = are_classes and all(isinstance(each, BuiltinMetric) and each.takes_float32 for each in metrics)
+    is_float32 = are_classes and all(map(takes_float32, metrics))
     copies = COPIES + (0 if is_float32 else 2) + (seeds if seeds > 1 else 0)
     return FLOAT * rows * outputs * copies
 

@@ -20,6 +20,7 @@ from swinft.ranges import NOT_NEGATIVE, Range
 
 Array = NDArray[Any]
 KEY = "model.metrics"
+CELLS = 2**22  # predictions of which copies in float64, or comparisons, are in memory at once
 CLASSES, NUMBERS, LABELS = ("classification",), ("regression",), ("multilabel",)
 
 
@@ -192,3 +193,15 @@ def check_binary(name: str, targets: Array) -> None:
     """
     if not (np.isin(targets, (0, 1)) | np.isnan(targets)).all():
         raise InputError(f"{name} needs targets of 0 and 1, and some are between: choose another metric.")
+
+
+def row_blocks(num_rows: int, num_outputs: int, cells: int = CELLS) -> list[slice]:
+    """Parts of the rows whose predictions fit into memory together.
+
+    Args:
+        num_rows: N.
+        num_outputs: K.
+        cells: Predictions of a part; a part has at least one row.
+    """
+    step = max(1, cells // max(1, num_outputs))
+    return [slice(start, start + step) for start in range(0, num_rows, step)]

@@ -10,11 +10,9 @@ import numpy as np
 
 from swinft.errors import InputError
 from swinft.model.grades import to_grades
-from swinft.model.metrics.base import CLASSES, NUMBERS, Array, BuiltinMetric
+from swinft.model.metrics.base import CLASSES, NUMBERS, Array, BuiltinMetric, row_blocks
 from swinft.model.metrics.one_class import OneClassMetric
 from swinft.ranges import COUNT, FINITE, POSITIVE, UNIT
-
-CELLS = 4_000_000  # of a block of rows: memory for comparisons of all classes
 
 
 class ClassMetric(BuiltinMetric):
@@ -164,8 +162,7 @@ class MAPAtK(ClassMetric):
             ranks = ranks_of(predictions, targets)
         else:
             unseen = np.zeros(len(targets), dtype=bool) if self.unseen is None else self.unseen.astype(bool)
-            step = max(1, CELLS // predictions.shape[1])
-            blocks = [slice(start, start + step) for start in range(0, len(targets), step)]
+            blocks = row_blocks(len(targets), predictions.shape[1])
             ranks = np.concatenate(
                 [ranks_of(*self._with_new(predictions[rows], targets[rows], unseen[rows])) for rows in blocks]
             )
@@ -188,9 +185,8 @@ class MAPAtK(ClassMetric):
 def ranks_of(predictions: Array, targets: Array) -> Array:
     """Rank of each row's class by its probability, from 1, int64 (N,); the first of equal ones comes first."""
     found = []
-    step = max(1, CELLS // predictions.shape[1])
-    for start in range(0, len(targets), step):
-        values, wanted = predictions[start : start + step], targets[start : start + step]
+    for rows in row_blocks(len(targets), predictions.shape[1]):
+        values, wanted = predictions[rows], targets[rows]
         own = values[np.arange(len(wanted)), wanted][:, None]
         earlier = np.arange(values.shape[1]) < wanted[:, None]
         found.append(1 + ((values > own) | ((values == own) & earlier)).sum(1))

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from swinft.model.metrics.base import CLASSES, LABELS, Array, BuiltinMetric, check_binary
+from swinft.model.metrics.base import CLASSES, LABELS, Array, BuiltinMetric, check_binary, row_blocks
 
 EPS = float(np.finfo(np.float64).eps)  # scikit-learn's clip in float64
 KAGGLE_EPS = 1e-15
-CELLS = 2**22  # predictions that are in memory as float64
 
 
 class ProbabilityMetric(BuiltinMetric):
@@ -140,8 +139,7 @@ def by_block(values_of: Callable[[Array, Array], Array], predictions: Array, tar
         predictions: float32 or float64 (N, K).
         targets: Classes (N,), or soft targets (N, K).
     """
-    step = max(1, CELLS // max(1, predictions.shape[1]))
-    blocks = (slice(start, start + step) for start in range(0, len(targets), step))
+    blocks = row_blocks(len(targets), predictions.shape[1])
     found = [values_of(predictions[rows].astype(np.float64), targets[rows]) for rows in blocks]
     return np.concatenate(found) if found else np.zeros(0)
 

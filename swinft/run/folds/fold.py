@@ -1,6 +1,5 @@
 """Fits one fold in this process: training, out-of-fold predictions, and the result file that marks it as done."""
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -8,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -63,6 +61,7 @@ from swinft.system.allocator import keep_freed_memory
 from swinft.system.cluster.environment import is_on_cluster
 from swinft.system.precision import Precision, prediction_precision, resolve_precision, training_precision
 from swinft.system.processes import launcher_ranks, rank
+from swinft.system.signals import leave_at
 
 SAVED = "Finished epochs are saved: continue with --resume. "
 
@@ -248,13 +247,9 @@ def exit_on_signals() -> Iterator[None]:
     Lightning would end with 0 and 1. Nothing needs saving: the last whole epoch is on disk, and files are written
     atomically.
     """
-
-    def leave(number: int, _: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):  # a second signal does not wait for loader workers to end
-            signal.signal(each, lambda again, _: os._exit(128 + again))
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    leave = leave_at(*numbers)  # a second signal does not wait for loader workers to end
+    previous = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.errors import InputError, number_of
+from swinft.model.metrics.base import row_blocks
 from swinft.model.metrics.classes import MAPAtK
 from swinft.ranges import UNIT, check_ranges, check_whole
 from swinft.run.submission.formats import SubmissionFormat, Values, shown_words
@@ -68,9 +69,8 @@ class TopK(SubmissionFormat):
     def cells(self, values: Values) -> dict[str, list[str]]:
         """Converts probabilities (N, K) to N lists of classes."""
         words, found = [*self.words, *([self.new] if self.new else [])], list[str]()
-        step = max(1, CELLS // max(values.shape[1], 1))
-        for start in range(0, len(values), step):
-            best = self._best(values[start : start + step])
+        for rows in row_blocks(len(values), values.shape[1], CELLS):
+            best = self._best(values[rows])
             found += [self.delimiter.join(words[k] for k in row) for row in best.tolist()]
         return {self.columns[0]: found}
 

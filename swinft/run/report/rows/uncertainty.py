@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from swinft.data.target.base import Target
 from swinft.inference.maps import WHITE
+from swinft.model.metrics.base import row_blocks
 from swinft.run.report.rows.counted import Counts, mean_of
 
 Array = NDArray[np.float64]
-CELLS = 2**22  # probabilities whose entropy is computed at once
 MOST_PIXELS = 256  # of a side of a map: more say the same of its mean
 
 
@@ -62,8 +62,7 @@ def uncertainty(
         return Uncertainty("spread", spread, None, what + ("." if len(scale) == 1 else "; the largest of all outputs."))
     if target.are_classes and values.shape[1] < 2:
         return None
-    step = max(1, CELLS // max(1, values.shape[1]))
-    blocks = [_of_probabilities(target, values[start : start + step]) for start in range(0, max(1, len(values)), step)]
+    blocks = [_of_probabilities(target, values[rows]) for rows in row_blocks(max(1, len(values)), values.shape[1])]
     entropy, margin = (np.concatenate(each) for each in zip(*blocks, strict=True))
     what = "The entropy of a row's least certain label, in bits: 1 where its probability is 0.5."
     if target.are_classes:
