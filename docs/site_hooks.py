@@ -47,6 +47,10 @@ REFERENCE = {
 # Code is not searched for links: fences, then code in a line.
 CODE = re.compile(r"(^[ ]*```.*?^[ ]*```[ ]*$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+FENCE = re.compile(r"[ ]*```")
+# The first line of a list or of a table, and what such a line may follow directly.
+STARTS = re.compile(r"([-*+]|\d+\.) |\|")
+CONTINUES = re.compile(r"[ ]*([-*+]|\d+\.) |\||[ ]{2,}")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -127,10 +131,30 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Directs the links of a page to pages, or to the code host."""
     uri = page.file.src_uri
     source = next((source for source, of in ELSEWHERE.items() if of == uri), f"docs/{uri}")
-    parts = CODE.split(markdown)
+    parts = CODE.split(apart(markdown))
     for k in range(0, len(parts), 2):
         parts[k] = LINK.sub(lambda link: _directed(link, source, uri, str(config.repo_url)), parts[k])
     return "".join(parts)
+
+
+def apart(markdown: str) -> str:
+    """The text with an empty line before each list and table.
+
+    On a code host they may follow a paragraph or a block of code directly; here they would become a part of it.
+
+    Args:
+        markdown: Text of a page.
+    """
+    lines: list[str] = []
+    in_code = False
+    for line in markdown.split("\n"):
+        before = lines[-1] if lines else ""
+        if not in_code and STARTS.match(line) and before.strip() and not CONTINUES.match(before):
+            lines.append("")
+        if FENCE.match(line):
+            in_code = not in_code
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _directed(link: re.Match[str], source: str, uri: str, repository: str) -> str:

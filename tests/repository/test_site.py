@@ -1,19 +1,52 @@
-"""The pages of the site that no other test runs: the tutorial's commands, and the configs by kind of target."""
+"""The pages of the site: how they are rendered, the tutorial's commands, and the configs by kind of target."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
 
+import markdown
 import pytest
 import yaml
+from mkdocs.config import load_config
 
 from swinft.cli import main
 from tests.conftest import ROOT, tiny_config, write_config
 
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+ERRORS = (ROOT / "docs" / "errors.md").read_text()
 KINDS = (ROOT / "docs" / "kinds.md").read_text()
 SECTIONS = dict(part.split("\n", 1) for part in re.split(r"^## ", KINDS, flags=re.MULTILINE)[1:])
 SHORT = ["--trainer.max_epochs", "1", "--model.optim.warmup_epochs", "0.5"]
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, str]:
+    """The HTML of every page that is a file of the repository, by its path, as the site makes it, without its theme."""
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site_hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    config = load_config(str(ROOT / "mkdocs.yml"), plugins=[], hooks=[])
+    engine = markdown.Markdown(extensions=config.markdown_extensions, extension_configs=config.mdx_configs)
+    paths = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in hooks.ELSEWHERE if name.endswith(".md"))]
+    return {
+        str(path.relative_to(ROOT)): engine.reset().convert(hooks.apart(path.read_text())) for path in sorted(paths)
+    }
+
+
+def test_lists_and_tables_are_lists_and_tables(rendered):
+    assert len(rendered) > 60
+    start = re.compile(r"^\s*([-*+] |\d+\. |\|)", re.MULTILINE)
+    for path, html in rendered.items():
+        text = re.sub(r"<(pre|code).*?</\1>", "", html, flags=re.DOTALL)
+        found = [part for part in re.findall(r"<(?:p|li)\b.*?</(?:p|li)>", text, re.DOTALL) if start.search(part)]
+        assert found == [], path
+
+
+def test_the_style_applies_to_what_the_site_makes(rendered):
+    style = (ROOT / "docs" / "site.css").read_text()
+    assert "\n.language-text pre code" in style
+    assert rendered["docs/errors.md"].count('<div class="language-text highlight">') == ERRORS.count("```text")
 
 
 @pytest.mark.slow
