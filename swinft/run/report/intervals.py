@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from swinft.errors import InputError
 from swinft.model.metrics import Metric
 from swinft.model.scoring import takes_float32
+from swinft.printing import format_score
 from swinft.run.compare.counted import counted
 from swinft.run.mask_counts import MaskDecision
 from swinft.run.report.contents import ReportInput
@@ -82,3 +83,8 @@ def groups_of(report: ReportInput) -> NDArray[np.str_] | None:
     """The group of each scored row, (n,); None where rows have none."""
     groups = report.data.splits.train.groups
     return None if groups is None else np.array(groups)[report.rows]
+
+
+def format_ends(interval: Interval, unknown: str = "") -> str:
+    """An interval of a score, `0.4974 to 0.5905`, or what stands for an unknown one."""
+    return unknown if interval is None else f"{format_score(interval[0])} to {format_score(interval[1])}"

@@ -4,6 +4,7 @@ import csv
 import html
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ RIGHT_OF_NAME = """[...document.querySelectorAll('#worst figcaption bdi')].flatM
         const box = name.getBoundingClientRect();
         return number.left >= box.right - 1 || number.top > box.top + 4;
     });
+})"""
+# On how many lines each key of the config stands.
+LINES = """[...document.querySelectorAll('#settings .text tr > :first-child')].map((cell) => {
+    const range = document.createRange();
+    range.selectNodeContents(cell.querySelector('button') ?? cell);
+    return range.getClientRects().length;
 })"""
 ODD = "<img src=x onerror=alert(2)> black"
 RUN = "<i>run {{7*7}} 🎉"
@@ -83,6 +90,7 @@ def test_a_report_is_one_file_that_works_by_mouse_and_keyboard_in_light_and_dark
         assert page.evaluate(column.format(0)) == ["blue", "green", "red"]
         page.keyboard.press("Enter")
         assert page.evaluate(column.format(0)) == ["red", "green", "blue"]
+        assert set(page.evaluate(LINES)) == {1}
         page.locator("#theme").click()
         dark = page.evaluate(background)
         page.reload()
@@ -142,6 +150,11 @@ def test_the_report_of_a_run_says_what_was_changed_and_how_it_was_computed(tiny_
     assert config["model"]["optim"]["weight_decay"] is not None
     assert not {"model.optim.weight_decay", "data.loading.cache", "trainer.gradient_clip_val"} & set(keys)
     assert "torch" in page.partition("Versions and hardware")[2]
+    command = html.unescape(re.search(r'<pre class="box" tabindex="0">(swinft fit .*?)</pre>', page)[1])
+    assert shlex.split(command) == ["swinft", "fit", "--config", str(tiny_run / "config.yaml"), "--name", "NAME"]
+    ends = re.findall(r"<td>([^<]+) to ([^<]+)</td></tr>", page.partition('id="parts"')[2].partition("</section>")[0])
+    assert ends
+    assert all(re.fullmatch(r"\d\.\d{4}", end) for pair in ends for end in pair)
 
 
 OTHERS = {

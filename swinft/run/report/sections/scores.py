@@ -9,7 +9,7 @@ from markupsafe import Markup
 from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_score
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.intervals import Interval, Scorer, groups_of
+from swinft.run.report.intervals import Interval, Scorer, format_ends, groups_of
 from swinft.run.report.section import Section, render
 from swinft.run.report.svg import RIGHT, WIDTH, Scale, figure, label_of, span, text
 
@@ -23,7 +23,7 @@ def section(report: ReportInput) -> Section | None:
     body = render(
         "sections/scores.html",
         scores=report.scores,
-        intervals={name: _shown(pooled) for name, pooled in found.items()},
+        intervals={name: format_ends(pooled) for name, pooled in found.items()},
         figure=folds_figure(report, scorers[0], found[scorers[0].metric.name]),
         table=folds_table(report),
         ruled=_rules(report),
@@ -58,10 +58,6 @@ def folds_figure(report: ReportInput, scorer: Scorer, pooled: Interval) -> Marku
 def _held_out(fold: dict[str, Any]) -> int:
     """The fold that a training held out: of several seeds, each name begins with it."""
     return int(str(fold["fold"]).partition("_")[0])
-
-
-def _shown(found: Interval) -> str:
-    return "" if found is None else f"{format_score(found[0])} to {format_score(found[1])}"
 
 
 def folds_table(report: ReportInput) -> Table:

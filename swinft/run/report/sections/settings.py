@@ -38,12 +38,12 @@ def section(report: ReportInput) -> Section | None:
 
 
 def _command(report: ReportInput) -> str:
-    """The command that makes the run again, in the folder that holds it; of an ensemble, from its ensemble.yaml."""
+    """The command that makes the run again, where its config's paths lead; of an ensemble, from its ensemble.yaml."""
     if report.run.is_embedding:
         return remake_command(report.run)
     if report.run.is_ensemble:
-        return command("ensemble", f"{report.run.root.name}/ensemble.yaml", "--name", "NAME")
-    return command("fit", "--config", f"{report.run.root.name}/config.yaml", "--name", "NAME")
+        return command("ensemble", report.run.root / "ensemble.yaml", "--name", "NAME")
+    return command("fit", "--config", report.run.config, "--name", "NAME")
 
 
 def changed_keys(text: str) -> list[list[Cell]]:

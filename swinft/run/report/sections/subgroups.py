@@ -10,7 +10,7 @@ from swinft.data.schema import MISSING_CATEGORY
 from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.intervals import Scorer
+from swinft.run.report.intervals import Scorer, format_ends
 from swinft.run.report.rows.images import ImageLines
 from swinft.run.report.section import Section, render
 
@@ -32,9 +32,8 @@ def section(report: ReportInput) -> Section | None:
         rows = []
         for label, inside in parts:
             if inside.sum() >= FEWEST:
-                low_high = scorer.interval(inside)
-                shown = "–" if low_high is None else " to ".join(f"{end:.4g}" for end in low_high)
-                rows.append([Cell(label), cell(int(inside.sum()), ",d"), cell(scorer.score(inside)), Cell(shown)])
+                shown = Cell(format_ends(scorer.interval(inside), "–"))
+                rows.append([Cell(label), cell(int(inside.sum()), ",d"), cell(scorer.score(inside)), shown])
         if len(rows) > 1:
             columns = [name, "rows", scorer.metric.name, "interval"]
             tables.append((name, Table(f"Scores by {name}", columns, rows)))
