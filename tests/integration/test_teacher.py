@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,25 @@ def test_several_runs_teach_with_their_mean_and_an_ensemble_with_weights_of_the_
     capsys.readouterr()
     assert main(["check", "--config", str(config(competition, tmp_path, tmp_path / "stack"))]) == 2
     assert "its method ridge is not one weight for each member" in capsys.readouterr().err
+
+
+def test_an_ensemble_of_which_a_member_has_changed_teaches_nothing(tiny_run, competition, tmp_path, capsys):
+    """Its weights, and what a training on all rows learns with them, were those of the earlier member."""
+    folders = [shutil.copytree(tiny_run, tmp_path / name) for name in "ab"]
+    for folder in folders:
+        (folder / "test_predictions.csv").unlink()
+    words = ["ensemble", *map(str, folders), "--runs", str(tmp_path), "--bootstrap", "0", "--name", "blend"]
+    assert main([*words, "--method", "mean"]) == 0
+    check = ["check", "--config", str(config(competition, tmp_path, tmp_path / "blend"))]
+    experiment = Experiment.from_argv(fit_parser(), check[1:])
+    assert [each.named for each in teachers_of(experiment)] == list(map(str, folders))
+    found = Predictions.read(folders[1] / "oof.csv", 3)
+    commit(folders[1] / "oof.csv", replace(found, values=found.values[:, ::-1]).write_to, "swinft fit")
+    capsys.readouterr()
+    assert main(check) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"distill.run {tmp_path / 'blend'} is out of date: these files of members have changed since: " in said
+    assert f"{folders[1] / 'oof.csv'}. Make it again" in said
 
 
 def folds_of(tiny_run, folder, edit):

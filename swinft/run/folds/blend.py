@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from swinft.errors import InputError, listed
 from swinft.model.scoring import chosen_metrics
-from swinft.run.ensemble.members import Base, common_rows, read_oof
+from swinft.run.ensemble.members import Base, Member, common_rows, read_oof
 from swinft.run.ensemble.method import Weighted
 from swinft.run.ensemble.methods import METHODS
 from swinft.run.ensemble.predict import placed
@@ -32,7 +33,7 @@ def blend_of(run: Run, key: str, allow_code: list[str] | None) -> tuple[list[str
         The folders of the members, and their weights by the fold that is held out.
 
     Raises:
-        InputError: A member is no run with networks, or the method is no weighted mean.
+        InputError: A member is no run with networks, or has changed; or the method is no weighted mean.
     """
     recipe = run.read_ensemble()
     specs = [placed(member, run) for member in recipe["members"]]
@@ -51,6 +52,7 @@ def blend_of(run: Run, key: str, allow_code: list[str] | None) -> tuple[list[str
         )
     base = Base.open(run.root, allow_code)
     members = [read_oof(spec, base, allow_code) for spec in specs]
+    _check_current(run, key, recipe, members)
     (metric,) = chosen_metrics(base.metrics[:1], base.data.schema.kind)
     problem = make_problem(base, members, common_rows(members, base, may_differ=True), metric)
     shares: Shares = {None: [float(each) for each in last or []]}
@@ -58,6 +60,23 @@ def blend_of(run: Run, key: str, allow_code: list[str] | None) -> tuple[list[str
         others = np.flatnonzero(problem.folds != fold) if method.is_fitted else np.arange(len(problem.folds))
         shares[fold] = method.fit(problem.rows(others))["weights"]
     return [str(spec.run) for spec in specs], shares
+
+
+def _check_current(run: Run, key: str, recipe: dict[str, Any], members: Sequence[Member]) -> None:
+    """Compares the members' out-of-fold predictions with those that the ensemble was fitted on.
+
+    Its weights, and the training on all rows that uses them, would be those of other networks.
+
+    Raises:
+        InputError: Some have changed.
+    """
+    fitted = {str((run.root / name).resolve()): sha for each in recipe["members"] for name, sha in each["files"].items()}
+    here = {str(Path(name).resolve()): (name, sha) for each in members for name, sha in each.files.items()}
+    if changed := [name for place, (name, sha) in here.items() if fitted.get(place) != sha]:
+        raise InputError(
+            f"{key} {run.root} is out of date: these files of members have changed since: {listed(changed)}. Make it "
+            f"again with `swinft ensemble` and --overwrite, or name the members as a list."
+        )
 
 
 def _is_flat(weights: Sequence[object] | None) -> bool:
