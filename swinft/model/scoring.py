@@ -111,23 +111,19 @@ def reads_table(metrics: Sequence[Metric]) -> bool:
     return any(is_custom(metric) or metric.columns for metric in metrics)
 
 
-def refusals(metrics: Sequence[Metric], kind: str, outputs: Sequence[str], has_gaps: bool = False) -> list[str]:
+def refusals(metrics: Sequence[Metric], kind: str, outputs: Sequence[str]) -> list[str]:
     """Why metrics cannot score targets of a kind, one sentence each.
 
     Args:
         metrics: Metrics of this kind.
         kind: The kind of target.
         outputs: Names of the K outputs; empty if they are not known.
-        has_gaps: Whether some rows may lack some of their targets.
     """
     problems = []
     for metric in metrics:
         told = copy.copy(metric)
         told.outputs = list(outputs)
-        refusal = told.refusal(kind)
-        if not refusal and has_gaps and not takes_classes(kind) and getattr(metric, "gaps", "") == "none":
-            refusal = "it scores whole rows, and with data.columns.on_missing_target: mask some may lack targets."
-        if refusal:
+        if refusal := told.refusal(kind):
             problems.append(f"{metric.name} (model.metrics): {refusal}")
     return problems
 
@@ -226,7 +222,10 @@ def _of_known(metric: BuiltinMetric, predictions: Array, targets: Array, rows: A
     if targets.ndim == 1 or metric.gaps == "own" or not np.isnan(targets).any():
         return metric.compute(predictions, targets, rows)
     if metric.gaps == "none":
-        raise InputError(f"{metric.name} (model.metrics) scores whole rows, and some lack some of their targets.")
+        raise InputError(
+            f"{metric.name} (model.metrics) scores whole rows, and some lack some of their targets. Choose another "
+            f"metric, or set data.columns.on_missing_target to skip."
+        )
     scores = []
     for k, is_known in enumerate(~np.isnan(targets).T):
         alone = copy.copy(metric)

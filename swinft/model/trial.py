@@ -246,11 +246,15 @@ def check_rows_alone(together: Tensor, alone: Tensor, custom: list[str]) -> None
 def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any, weights: Any) -> None:
     """Scores all rows, repeating the few predictions: a metric may need every class, group or column.
 
-    Where that would fill the memory, the first row of each class and then the first rows are scored.
+    Where that would fill the memory, the first row of each class, or the first with a gap, and then the first rows are
+    scored.
     """
     most = max(1, MAX_TRIED_CELLS // predictions[0].numel())
     if len(targets) > most:
-        firsts = np.unique(targets.numpy(), return_index=True)[1] if targets.ndim == 1 else np.zeros(0, np.int64)
+        if targets.ndim == 1:
+            firsts = np.unique(targets.numpy(), return_index=True)[1]
+        else:
+            firsts = np.flatnonzero(targets.isnan().flatten(1).any(1).numpy())[:1]
         others = np.setdiff1d(np.arange(most + len(firsts)).clip(max=len(targets) - 1), firsts)
         chosen = np.sort(np.concatenate([firsts, others])[:most])
         targets = targets[torch.from_numpy(chosen)]

@@ -54,6 +54,7 @@ from swinft.run.trainer import callbacks_of
 T = TypeVar("T")
 Select = Callable[[Experiment, Schema, TriedTask, torch.device, Planned], Choice]
 
+NO_SAMPLE = "data.sample_submission is not set, so the competition's format is unknown"
 HIGHEST_SEED = 2**32 - 1  # limit of numpy's legacy generator, which Lightning seeds
 
 
@@ -66,7 +67,7 @@ class CheckedRun:
         data: The datamodule, with its tables read and its images decoded.
         num_parameters: Parameters of the network.
         choice: Precision and attention.
-        plan: What `swinft submit` will write; None without a sample submission.
+        plan: What `swinft submit` will write; None where it would need a sample submission, and there is none.
         seconds: Duration of the image check.
         teachers: Runs that it learns from.
         rules: What changes predictions before they are submitted.
@@ -86,11 +87,12 @@ class CheckedRun:
     def lines(self) -> list[str]:
         """What it learns from, its rules, and the submission, line by line; none of the latter without a test table."""
         found = [teacher.describe() for teacher in self.teachers] + describe_rules(self.rules, self.data, self.group)
-        if self.plan:
-            return [*found, self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
-        if not self.data.settings.test:
+        has_sample = self.data.splits.sample is not None
+        if not has_sample and not self.data.settings.test:
             return found
-        return [*found, "submission: data.sample_submission is not set, so the competition's format is unknown"]
+        found += [] if has_sample else [f"submission: {NO_SAMPLE}"]
+        plan = self.plan
+        return found + ([plan.describe(), *(f"  note: {note}" for note in plan.notes)] if plan else [])
 
 
 def check_run(experiment: Experiment, select: Select = select_compute, absent: Sequence[str] = ()) -> CheckedRun:
@@ -205,13 +207,11 @@ def check_numbers(config: Namespace) -> None:
 def _plan_submission(
     experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema, tried: TriedTask | None
 ) -> SubmissionPlan | None:
-    """Decides what `swinft submit` will write; None without a sample submission.
+    """Decides what `swinft submit` will write; None where it would need a sample submission, and there is none.
 
     Raises:
-        InputError: The sample submission cannot be filled.
+        InputError: The sample submission cannot be filled, or settings are wrong.
     """
-    if data.splits.sample is None:
-        return None
     assert rows.targets is not None
     first = traits_of(tried.task.scored_by[0]) if tried else Traits()
     config = experiment.config
@@ -219,12 +219,19 @@ def _plan_submission(
     schema = with_prior(schema, rows.targets[rows.is_used & rows.has_target & ~rows.is_extra])
     test = data.splits.tables[2] if data.splits.tables else None
     predicted = predicted_ids(test.table, options.group) if test else None
-    sample, delimiter = (
-        Sample.of(data.splits.sample, data.settings.columns.sample_id),
-        config.data.columns.label_delimiter,
-    )
-    plan = plan_submission(sample, schema, first, options, delimiter, predicted)
-    if test and predicted is not None:
+    columns, delimiter = data.settings.columns, config.data.columns.label_delimiter
+    if data.splits.sample is None:
+        id, source = columns.test_id or data.settings.id, "data.test" if test else "the predictions"
+        sample = Sample.substitute(source, id, data.settings.target, schema, first, predicted or [])
+    else:
+        sample = Sample.of(data.splits.sample, columns.sample_id)
+    try:
+        plan = plan_submission(sample, schema, first, options, delimiter, predicted)
+    except InputError:
+        if sample.is_file or options.is_set:
+            raise
+        return None
+    if test and predicted is not None and sample.is_file:
         check_ids(plan.sample, test.table, predicted, options.group)
     if note := disagreement(plan.format, tried.task.scored_by[0] if tried else None):
         plan.notes.append(note)

@@ -119,7 +119,7 @@ def write_run(run: Run, experiment: Experiment, checked: CheckedRun, devices: in
     read = {path: sha256 for table in tables.values() if table for path, sha256 in table.read.items()}
     freeze_inputs(run, config, made, read)
     freeze_teachers(run, checked.teachers)
-    if checked.plan:
+    if checked.plan and checked.plan.sample.is_file:
         commit(run.sample, json.dumps(checked.plan.sample.distinct(), indent=1).encode(), "swinft fit")
     freeze_devices(run, devices)
     freeze_choice(run, checked.choice)

@@ -130,10 +130,12 @@ def check_output(run: Run, path: Path, maker: str) -> None:
     """Checks, before anything is computed, that the output may and can be written.
 
     Raises:
-        InputError: It is a folder, or a file that `maker` did not write; or the folder is not writable.
+        InputError: It is a folder, no `.csv`, or a file that `maker` did not write; or the folder is not writable.
     """
     if path.is_dir():
         raise InputError(f"--output {path} is a folder. Name a file: --output {path / 'FILE.csv'}.")
+    if path.suffix != ".csv":  # the records beside x.csv and x.txt would have one name
+        raise InputError(f"--output {path}: `{maker}` writes a table. Name it {path.with_suffix('.csv')}.")
     left = is_left(path, beside(path))  # by the same command, interrupted
     if path.exists() and not is_own(run, path, maker) and not left and read_made_from(path, maker) is None:
         raise InputError(f"{path} already exists, and not as `{maker}` wrote it: it is not overwritten. Name another.")

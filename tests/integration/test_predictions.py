@@ -168,6 +168,16 @@ def test_f052_an_output_may_be_made_again_and_leaves_no_hidden_folder(run, tmp_p
     assert "not overwritten" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["predict", "submit"])
+def test_an_output_is_named_as_a_table_so_that_its_record_is_its_own(command, run, tmp_path, capsys):
+    """The records of p.csv and p.txt would be one file, and each would be taken for the other's."""
+    assert main([command, str(run), "--output", str(tmp_path / "p.txt")]) == 2
+    assert f"--output {tmp_path / 'p.txt'}: `swinft {command}` writes a table. Name it {tmp_path / 'p.csv'}." in (
+        capsys.readouterr().err
+    )
+    assert not list(tmp_path.glob("p*"))
+
+
 def test_f120_the_next_step_submits_what_was_predicted(run, tmp_path, capsys):
     output = tmp_path / "p.csv"
     assert predict(run, "--views", "hflip", "--output", str(output)) == 0

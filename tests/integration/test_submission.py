@@ -267,6 +267,7 @@ DEAD = [
         "it is for regression",
     ),
     (Schema("multilabel", ["a", "b"]), ["a"], {"threshold": 1.5}, "must be in 0–1"),
+    (Schema("classification", ["a", "b"]), ["a"], {"format": {"top_k": {"threshold": 0.3}}}, "is for the answer `new`"),
     (Schema("regression", ["y"]), ["0"], {"rules": [{"clip": {"min": 1, "max": 1}}]}, "must be below"),
     (Schema("regression", ["y"]), ["0"], {"format": "label"}, "number or integer"),
     (Schema("regression", ["y"]), ["0"], {"keep": ["y"]}, "no column to fill"),

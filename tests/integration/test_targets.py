@@ -244,6 +244,20 @@ def test_partly_labelled_rows_are_masked(competition, tmp_path):
     assert main(["report", str(run.root)]) == 0
 
 
+@pytest.mark.parametrize("is_partly", [True, False])
+def test_metrics_of_whole_rows_are_refused_where_a_row_lacks_some_targets(is_partly, competition, tmp_path, capsys):
+    """Rows that lack all of them are not scored."""
+    table = with_table(
+        competition,
+        f"whole_{is_partly}.csv",
+        lambda number, row: row.update(dict.fromkeys(LABELS["data.target"][is_partly:], "")) if number == 3 else None,
+    )
+    changes = {**LABELS, **LABEL_HEAD, "data.train": table, "data.columns": {"on_missing_target": "mask"}}
+    config = tiny_config(competition, tmp_path / "runs", **changes, **{"model.metrics": ["samples_f1"]})
+    assert main(["check", "--config", str(write_config(tmp_path / "c.yaml", config))]) == (2 if is_partly else 0)
+    assert ("scores whole rows, and some lack some of their targets" in capsys.readouterr().err) == is_partly
+
+
 def test_a_column_that_is_empty_in_a_fold_is_an_error_with_its_lines(competition, tmp_path, capsys):
     table = with_table(
         competition, "rare.csv", lambda number, row: row.update(is_red="01"[number % 2] if number == 4 else "")

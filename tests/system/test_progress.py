@@ -162,7 +162,8 @@ def test_a_terminal_shows_a_live_line_that_is_gone_at_the_end(terminal, tiny_run
     config = config_of(competition, tmp_path, **{"data.batch_size": 2})
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     assert (
-        main(["predict", str(tiny_run), "--batch-size", "2", "--device", "cpu", "--output", str(tmp_path / "p")]) == 0
+        main(["predict", str(tiny_run), "--batch-size", "2", "--device", "cpu", "--output", str(tmp_path / "p.csv")])
+        == 0
     )
     written = plain(terminal.close())
     number, left = r"[\d.,]+", r"~\d+s"
@@ -204,14 +205,16 @@ def test_a_notebook_and_a_dumb_terminal_get_no_live_line(name, value, terminal, 
     terminal.attach()
     monkeypatch.setenv(name, value)
     assert (
-        main(["predict", str(tiny_run), "--batch-size", "1", "--device", "cpu", "--output", str(tmp_path / "p")]) == 0
+        main(["predict", str(tiny_run), "--batch-size", "1", "--device", "cpu", "--output", str(tmp_path / "p.csv")])
+        == 0
     )
     assert not re.search(r"\x1b|\r(?!\n)|batch \d", terminal.close())
 
 
 def test_a_pipe_gets_no_live_line(competition, tiny_run, tmp_path, capfd):
     assert (
-        main(["predict", str(tiny_run), "--batch-size", "1", "--device", "cpu", "--output", str(tmp_path / "p")]) == 0
+        main(["predict", str(tiny_run), "--batch-size", "1", "--device", "cpu", "--output", str(tmp_path / "p.csv")])
+        == 0
     )
     config = config_of(competition, tmp_path, **{"trainer.max_epochs": 1})
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0

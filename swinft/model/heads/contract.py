@@ -251,7 +251,7 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
             f"model.head {class_path_of(type(head))} is for classes in an order, and the classes "
             f"{listed(schema.outputs)} are not numbers. Set data.columns.class_order to all of them, lowest first."
         )
-    if refused := refusals(list(metrics), head.kind, schema.outputs, schema.has_gaps):
+    if refused := refusals(list(metrics), head.kind, schema.outputs):
         raise InputError("\n  ".join(refused))
     unordered = [metric.name for metric in metrics if metric.scores_grades and schema.grades is None]
     if unordered and head.takes_classes:

@@ -128,6 +128,14 @@ class TopKAccuracy(ClassMetric):
     def __init__(self, k: int = 5) -> None:
         self.k = self._number("k", k, COUNT, whole=True)
 
+    def refusal(self, kind: str) -> str:
+        """As many classes as there are."""
+        count = len(self.outputs)
+        if not 0 < count <= self.k:
+            return ""
+        fix = f"set k to {count - 1} or fewer" if count > 2 else "use accuracy"
+        return f"of {count} classes the true one is always among the {self.k} most probable ones: {fix}."
+
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
         return float(np.average(ranks_of(predictions, targets) <= self.k, weights=self.weights))

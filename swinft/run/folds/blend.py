@@ -70,9 +70,10 @@ def _check_current(run: Run, key: str, recipe: dict[str, Any], members: Sequence
     Raises:
         InputError: Some have changed.
     """
-    fitted = {str((run.root / name).resolve()): sha for each in recipe["members"] for name, sha in each["files"].items()}
-    here = {str(Path(name).resolve()): (name, sha) for each in members for name, sha in each.files.items()}
-    if changed := [name for place, (name, sha) in here.items() if fitted.get(place) != sha]:
+    files = [file for each in recipe["members"] for file in each["files"].items()]
+    fitted = {(run.root / name).resolve(): sha for name, sha in files}
+    here = [file for each in members for file in each.files.items()]
+    if changed := [name for name, sha in here if fitted.get(Path(name).resolve()) != sha]:
         raise InputError(
             f"{key} {run.root} is out of date: these files of members have changed since: {listed(changed)}. Make it "
             f"again with `swinft ensemble` and --overwrite, or name the members as a list."

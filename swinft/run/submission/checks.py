@@ -7,9 +7,10 @@ from swinft.data.schema import Schema
 from swinft.data.target.kinds import TARGETS
 from swinft.errors import InputError, suggest
 from swinft.inference.rules.builtin import AloneRule
-from swinft.inference.rules.rule import Rule
+from swinft.inference.rules.rule import Rule, after_rules, check_rules
 from swinft.inference.rules.thresholds import NewClassRule, ThresholdsRule
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat
+from swinft.run.submission.grouping import GroupConfig
 from swinft.run.submission.plan import SubmissionConfig
 from swinft.run.submission.ranked import TopK
 from swinft.run.submission.run_lengths import RunLengths
@@ -19,6 +20,19 @@ from swinft.run.submission.sample import Sample
 def format_word(given: Any) -> str:
     """The word of a format that is a word, or a word with arguments."""
     return str(next(iter(given), "")) if isinstance(given, Mapping) else str(given)
+
+
+def outputs_after(rules: Sequence[Rule], group: GroupConfig | None, schema: Schema) -> Schema:
+    """The outputs after rules, which are checked, as is how rows are joined.
+
+    Raises:
+        InputError: A rule is for another kind of target or names an unknown output, or rows cannot be joined so.
+    """
+    check_rules(rules, schema)
+    changed = after_rules(rules, schema)
+    if group and (refusal := group.refusal(changed)):
+        raise InputError(f"submission.group: {refusal}")
+    return changed
 
 
 def check_config(sample: Sample, schema: Schema, config: SubmissionConfig, file: Sample) -> None:
@@ -61,10 +75,23 @@ def check_config(sample: Sample, schema: Schema, config: SubmissionConfig, file:
             if name not in known
         ]
     problems += [f"submission names '{name}' in keep and in columns." for name in config.keep if name in config.columns]
-    if config.keep and not file.cells:
-        problems.append("submission.keep keeps a sample submission's cells, but data.sample_submission is not set.")
     if problems:
         raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]), problems)
+
+
+def check_without_sample(config: SubmissionConfig) -> None:
+    """Refuses settings that are about the sample submission, where there is none.
+
+    Raises:
+        InputError: There are some.
+    """
+    given = {"id": config.id, "keep": config.keep, "rows": config.rows}
+    if named := [f"submission.{name}" for name, value in given.items() if value]:
+        does = "do nothing" if len(named) > 1 else "does nothing"
+        raise InputError(
+            f"{' and '.join(named)} {does} without a sample submission: set data.sample_submission to it, or remove "
+            f"{'them' if len(named) > 1 else 'it'}."
+        )
 
 
 def check_halves(rules: Sequence[Rule], config: SubmissionConfig, format_: SubmissionFormat) -> None:

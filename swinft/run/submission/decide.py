@@ -15,11 +15,18 @@ from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.rules.builtin import ClipRule, NormalizeRule
 from swinft.inference.rules.named import rules_of
-from swinft.inference.rules.rule import Rule, after_rules, check_rules
+from swinft.inference.rules.rule import Rule
 from swinft.model.metrics import METRICS, Traits
-from swinft.run.submission.checks import check_acts, check_cells, check_config, check_halves, format_word
+from swinft.run.submission.checks import (
+    check_acts,
+    check_cells,
+    check_config,
+    check_halves,
+    check_without_sample,
+    format_word,
+    outputs_after,
+)
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat
-from swinft.run.submission.grouping import GroupConfig
 from swinft.run.submission.long import long_sample
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan, checked_cells
@@ -29,19 +36,6 @@ from swinft.run.submission.sample import Sample
 
 SIGNS = ("|", ",", ";", "/", "&", "+", "_", "-")
 DELIMITERS = (" ", *(f" {sign} " for sign in SIGNS), *(f"{sign} " for sign in SIGNS), *SIGNS)
-
-
-def outputs_after(rules: Sequence[Rule], group: GroupConfig | None, schema: Schema) -> Schema:
-    """The outputs after rules, which are checked, as is how rows are joined.
-
-    Raises:
-        InputError: A rule is for another kind of target or names an unknown output, or rows cannot be joined so.
-    """
-    check_rules(rules, schema)
-    changed = after_rules(rules, schema)
-    if group and (refusal := group.refusal(changed)):
-        raise InputError(f"submission.group: {refusal}")
-    return changed
 
 
 def plan_submission(
@@ -67,6 +61,8 @@ def plan_submission(
     """
     rules = rules_of(config.rules)
     schema = outputs_after(rules, config.group, schema)
+    if not sample.is_file:
+        check_without_sample(config)
     long = None if predicted is None else long_sample(sample, config.keep, config.rows, predicted)
     sample = long.wide if long else sample
     check_config(sample, schema, config, long.sample if long else sample)

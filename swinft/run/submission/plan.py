@@ -87,6 +87,11 @@ class SubmissionConfig:
         self.words = {_text(output): _text(word) for output, word in self.words.items()}
         self.group = None if self.group is None else settings_of(GroupConfig, GROUP, self.group)
 
+    @property
+    def is_set(self) -> bool:
+        """Whether a setting is not its default, except those that also change the out-of-fold score."""
+        return replace(self, rules=[], group=None) != SubmissionConfig()
+
 
 @dataclass(frozen=True)
 class SubmissionPlan:

@@ -43,6 +43,8 @@ class TopK(SubmissionFormat):
         if new is not None and (not isinstance(new, str) or not new or delimiter in new):
             raise InputError(f"submission.format: top_k: new is {new!r}. Write a word without {delimiter!r} in it.")
         check_ranges("submission.format: top_k", {"threshold": threshold}, {"threshold": UNIT})
+        if new is None and threshold != 0.5:
+            raise InputError("submission.format: top_k: threshold is for the answer `new`. Give both of them, or none.")
         self.k, self.delimiter, self.new, self.threshold = k, delimiter, new, threshold
         self.words: list[str] = []
         self._known = frozenset[str]()  # what a cell may contain

@@ -234,6 +234,19 @@ def rows_to_predict(
     """
     if not names:
         return pd.DataFrame(index=list(ids))
+    table = table_to_predict(names, data, columns)
+    if absent := sorted(set(ids).difference(table.ids)):
+        raise InputError(f"{KEY}: {table.path} does not have the predicted ids {listed(absent, 5)}, nor their columns.")
+    return cells_of(table, names, columns.rules).loc[list(ids)]
+
+
+def table_to_predict(names: Mapping[str, str], data: Mapping[str, Any], columns: Columns) -> Table:
+    """The table of the rows to predict. Arguments as for `rows_to_predict`.
+
+    Raises:
+        InputError: There is none.
+        DataError: It is missing or wrong, or lacks a column.
+    """
     given = given_table("data.test", data["test"]) or given_table("data.sample_submission", data["sample_submission"])
     if not given:
         raise InputError(f"{next(iter(names.values()))} reads columns of the rows to predict: set data.test.")
@@ -243,6 +256,4 @@ def rows_to_predict(
     table = read_given(given, root, id, names, problems, columns.encoding, setting, follow_links)
     if table is None or problems:
         raise DataError(problems, data["loading"]["download"])
-    if absent := sorted(set(ids).difference(table.ids)):
-        raise InputError(f"{KEY}: {table.path} does not have the predicted ids {listed(absent, 5)}, nor their columns.")
-    return cells_of(table, names, columns.rules).loc[list(ids)]
+    return table

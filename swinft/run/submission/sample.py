@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from swinft.data.columns import Columns
 from swinft.data.roots import resolved_root
 from swinft.data.sample_rows import BETWEEN, PAIR, with_pair
+from swinft.data.schema import Schema
 from swinft.data.tables.numbers import are_numbers
+from swinft.data.tables.steps.frame import is_pattern
 from swinft.data.tables.steps.make import given_table, read_given
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import normal
 from swinft.errors import InputError
+from swinft.model.metrics import Traits
 
 MOST_ROWS = 1_000  # distinct rows of cells that are stored with a run
 SUM_TOLERANCE = 1e-3  # 120 cells of 0.0083 sum to 0.996, which does not count as 1; of 0.00833 to 0.9996, which does
@@ -36,6 +39,7 @@ class Sample:
         deciding: The cells at the time of the fit, which decide the format; None for `cells`. A hidden test set has
             another sample submission, whose cells must not change the format.
         keys: The columns of the id; two where a row is for an id and an output.
+        is_file: Whether there is one; if not, this is a substitute.
     """
 
     source: str
@@ -46,6 +50,7 @@ class Sample:
     header: list[str] | None = None
     deciding: Mapping[str, list[str]] | None = None
     keys: Sequence[str] = ()
+    is_file: bool = True
 
     @classmethod
     def of(cls, table: Table, given: str | Sequence[str] | None = None) -> "Sample":
@@ -65,6 +70,26 @@ class Sample:
         cells = {name: table.column(name) for name in columns if name != table.id_column}
         keys = [table.id_column] if given is None or isinstance(given, str) else list(given)
         return cls(str(table.path), table.id_column, columns, table.ids, cells, header, keys=keys)
+
+    @classmethod
+    def substitute(
+        cls, source: str, id: str, target: str | Sequence[str], schema: Schema, metric: Traits, ids: Sequence[str]
+    ) -> "Sample":
+        """What stands for a sample submission where there is none: the id and the target's columns.
+
+        Args:
+            source: Where the ids are from, for messages.
+            id: Name of the id column.
+            target: `data.target`.
+            schema: The run's outputs.
+            metric: Traits of the first metric.
+            ids: Ids of the rows of the submission.
+        """
+        several = schema.outputs if any(map(is_pattern, target)) else list(target)
+        targets = [target] if isinstance(target, str) else several
+        if schema.base.are_classes and metric.wants_probabilities and len(schema.outputs) > 2:
+            targets = schema.outputs
+        return cls(source, id, [id, *targets], list(ids), is_file=False)
 
     def id_of(self, row: Sequence[str]) -> str:
         """The id of a row of cells, of both columns where it has two."""
@@ -150,7 +175,7 @@ def read_sample(
         InputError: A class of a custom step is not allowed.
         DataError: It is missing, or not a valid table.
     """
-    _allow_steps(data, reads_rows, allow_code)
+    _allow_steps(data, reads_rows or not data["sample_submission"], allow_code)
     given = given_table("data.sample_submission", data["sample_submission"])
     if not given:
         return None

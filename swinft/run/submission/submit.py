@@ -16,7 +16,6 @@ import pandas as pd
 from swinft.class_spec import spec_name, to_spec
 from swinft.data.columns import Columns
 from swinft.data.schema import Schema
-from swinft.data.tables.steps.frame import is_pattern
 from swinft.errors import InputError, number_of
 from swinft.inference.foreign import read_foreign
 from swinft.inference.predictions import Predictions
@@ -29,10 +28,11 @@ from swinft.printing import print_line
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import check_output, check_weights, predictions_made_with, write_made_from
-from swinft.run.submission.checks import format_word
-from swinft.run.submission.decide import outputs_after, plan_submission
+from swinft.run.submission.checks import format_word, outputs_after
+from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.fitting import describe_fit, describe_scores, known_scores, with_parameters
-from swinft.run.submission.grouping import join_groups
+from swinft.run.submission.grouping import KEY as GROUP
+from swinft.run.submission.grouping import GroupConfig, join_groups, predicted_ids
 from swinft.run.submission.options import SubmitOptions
 from swinft.run.submission.plan import (
     SubmissionConfig,
@@ -43,7 +43,7 @@ from swinft.run.submission.plan import (
     listed,
     matched,
 )
-from swinft.run.submission.rules import requested_rules, rows_to_predict
+from swinft.run.submission.rules import requested_rules, rows_to_predict, table_to_predict
 from swinft.run.submission.run_lengths import with_decision
 from swinft.run.submission.sample import Sample, read_sample
 from swinft.store import is_committed, verify
@@ -119,7 +119,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             found = predictions.select(schema.outputs)
         found, row_of = _joined(found, settings, config["data"], schema)
         metric = _first_metric(run, config)
-        sample = sample or _sample_without_file(config["data"], schema, metric, found)
+        sample = sample or _sample_without_file(config["data"], schema, metric, found, settings.group)
         delimiter = config["data"]["columns"]["label_delimiter"]
         plan = plan_submission(sample, schema, metric, settings, delimiter, found.ids)
         plan = with_decision(plan, run, options.threshold, settings.threshold)
@@ -209,7 +209,7 @@ def _joined(
     """The predictions of groups, where several rows are one of the submission, and the first row of each."""
     if settings.group is None:
         return found, {}
-    names = dict.fromkeys(settings.group.columns, "submission.group")
+    names = dict.fromkeys(settings.group.columns, GROUP)
     rows = rows_to_predict(names, data, Columns(**{**data["columns"], "sample_id": settings.id}), found.ids)
     groups, first = join_groups(settings.group, found, rows, schema)
     return groups, {id: found.ids[row] for id, row in zip(groups.ids, first.tolist(), strict=True)}
@@ -250,14 +250,16 @@ def _build(
     return text
 
 
-def _sample_without_file(data: dict[str, Any], schema: Schema, metric: Traits, table: Predictions) -> Sample:
-    """A substitute without a sample submission: the id, the target's columns, the order of the predictions."""
-    given = data["target"]
-    targets = [given] if isinstance(given, str) else schema.outputs if any(map(is_pattern, given)) else given
-    if schema.base.are_classes and metric.wants_probabilities and len(schema.outputs) > 2:
-        targets = schema.outputs
-    id = data["columns"]["test_id"] or data["id"]
-    return Sample("the predictions", id, [id, *targets], table.ids)
+def _sample_without_file(
+    data: dict[str, Any], schema: Schema, metric: Traits, table: Predictions, group: GroupConfig | None
+) -> Sample:
+    """A substitute without a sample submission: the rows of `data.test`, or else those that are predicted."""
+    id, test = data["columns"]["test_id"] or data["id"], None
+    if data["test"]:
+        names = dict.fromkeys(group.columns if group else [], GROUP)
+        test = predicted_ids(table_to_predict(names, data, Columns(**data["columns"])), group)
+    source = "the predictions" if test is None else "data.test"
+    return Sample.substitute(source, id, data["target"], schema, metric, table.ids if test is None else test)
 
 
 def _first_metric(run: Run, config: dict[str, Any]) -> Traits:

@@ -575,6 +575,8 @@ def test_distances_are_the_hosts():
         ({"weighted_r2": {"weights": {"g1": 1}, "column": "group"}}, "regression", ["t"], "2 names have no weight"),
         ({"map_at_k": {"threshold": 0.4}}, "classification", TWO, "threshold is for the answer `new`"),
         ({"top_k_accuracy": {"k": 0}}, "classification", TWO, "k is 0. Allowed: a whole number from 1"),
+        ("top_k_accuracy", "classification", ["a", "b", "c"], "always among the 5 most probable ones: set k to 2 or"),
+        ({"top_k_accuracy": {"k": 2}}, "classification", TWO, "always among the 2 most probable ones: use accuracy"),
         ({"grouped_log_loss": {"column": "group", "any_class": "yes"}}, "classification", TWO, "any_by missing"),
         (
             {"grouped_log_loss": {"column": "group", "groups": {"a": ["g1"], "b": ["g1"]}}},
