@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from swinft.class_spec import to_spec
@@ -20,6 +19,7 @@ from swinft.inference.provenance import sha256
 from swinft.inference.timm_export import per_channel
 from swinft.model.heads import Head
 from swinft.model.network import ImageModel
+from swinft.run.config.yaml_text import read_own_yaml
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId, held_out_by
 from swinft.run.folds.kept import kept_epochs
@@ -197,7 +197,7 @@ def _describe(
     experiment: Experiment, schema: Schema, net: ImageModel, exported: Exported, sides: tuple[int, int]
 ) -> dict[str, Any]:
     """The preprocessing, the network, and the decoding of its output."""
-    frozen = yaml.safe_load(experiment.dump())
+    frozen = read_own_yaml(experiment.dump())
     loading, model = frozen["data"]["loading"], frozen["model"]
     is_inside = exported.output == "predictions"
     return {

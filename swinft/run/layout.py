@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from swinft.errors import InputError, command, listed, suggest
 from swinft.run.config.old_keys import migrated
+from swinft.run.config.yaml_text import read_own_yaml
 from swinft.run.fold_files import ALL, Fold, FoldId, expanded, read_json, trainings_of
 from swinft.store import RECORDS, has_record, is_temporary, verify
 from swinft.whole_folders import hint_to_restore
@@ -243,7 +242,7 @@ class Run:
 
     def read_config(self) -> dict[str, Any]:
         """The frozen config as plain values, with current keys; fast, for commands that build no network."""
-        config: dict[str, Any] = yaml.safe_load(migrated(verify(self.config).read_text(encoding="utf-8")))
+        config: dict[str, Any] = read_own_yaml(migrated(verify(self.config).read_text(encoding="utf-8")))
         return config
 
     def read_environment(self) -> dict[str, Any]:

@@ -4,13 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
 from swinft.errors import InputError, StoreError
 from swinft.run.compute.choices import choice_here, freeze_choice, read_choice, remade_choice
 from swinft.run.compute.devices import check_devices, devices_per_fold, freeze_devices
 from swinft.run.config.old_keys import migrated
 from swinft.run.config.sections import read_frozen
+from swinft.run.config.yaml_text import read_own_yaml
 from swinft.run.environment import describe_environment, note_of_resume
 from swinft.run.experiment import Experiment
 from swinft.run.inputs import check_inputs
@@ -85,8 +84,8 @@ def _check_config(run: Run, experiment: Experiment) -> bool:
     text = verify(run.config).read_text(encoding="utf-8")
     before = experiment.with_config(read_frozen(experiment.parser, run.config, experiment.config.allow_code))
     # The parser of this version adds new keys with their defaults.
-    frozen = dict(flat_keys(yaml.safe_load(before.dump())))
-    wanted = dict(flat_keys(yaml.safe_load(experiment.dump())))
+    frozen = dict(flat_keys(read_own_yaml(before.dump())))
+    wanted = dict(flat_keys(read_own_yaml(experiment.dump())))
     keys = [key for key in {**frozen, **wanted} if frozen.get(key, ABSENT) != wanted.get(key, ABSENT)]
     lines = {key: f"{key}: was {frozen.get(key, ABSENT)!r}, is {wanted.get(key, ABSENT)!r}" for key in keys}
     refused = [line for key, line in lines.items() if not may_change(key)]
@@ -98,7 +97,7 @@ def _check_config(run: Run, experiment: Experiment) -> bool:
     changed = [line for key, line in lines.items() if key not in ("name", "runs")]
     if changed:
         print(f"changed since the start, without an effect on results: {'; '.join(changed)}")
-    if added := sorted(set(frozen) - set(dict(flat_keys(yaml.safe_load(migrated(text)))))):
+    if added := sorted(set(frozen) - set(dict(flat_keys(read_own_yaml(migrated(text)))))):
         print(f"keys that are new in this version, set to their defaults: {', '.join(added)}")
     return bool(keys or added or migrated(text) != text)
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
 from swinft.errors import InputError
 from swinft.run.config.fit_options import fit_parser
 from swinft.run.config.parser import key_types
 from swinft.run.config.secrets import mask
 from swinft.run.config.sections import COMMAND_KEYS, without_command_keys
-from swinft.run.config.yaml_text import yaml_text
+from swinft.run.config.yaml_text import read_own_yaml, yaml_text
 from swinft.run.experiment import Experiment
 
 
@@ -35,7 +33,7 @@ class Base:
     def of(cls, experiment: Experiment) -> "Base":
         """The config of an experiment."""
         text = experiment.parser.dump(without_command_keys(experiment.config), skip_unset=False)
-        return cls(yaml.safe_load(text), experiment.config.allow_code)
+        return cls(read_own_yaml(text), experiment.config.allow_code)
 
     @property
     def name(self) -> str:

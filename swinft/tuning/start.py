@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from swinft.errors import InputError, listed
 from swinft.printing import print_line
 from swinft.run.check import CheckedRun, check_run
 from swinft.run.config.fit_options import fit_parser
 from swinft.run.config.secrets import IN_URL, NAME
+from swinft.run.config.yaml_text import read_own_yaml
 from swinft.run.experiment import Experiment
 from swinft.run.find.find import by_rule
 from swinft.run.fit import check_run_place
@@ -121,8 +120,8 @@ def _check_same(folder: Folder, base: Base, options: TuneOptions, named: set[str
     now |= {"folds": sorted(options.folds) if "folds" in named and options.folds else None}
     now |= {"pruner": options.pruner_for(len(before.folds)) if "pruner" in named else None}
     lines = changed_settings(before, now)
-    frozen = dict(flat_keys(yaml.safe_load(verify(folder.base).read_text(encoding="utf-8"))))
-    wanted = dict(flat_keys(yaml.safe_load(base.text())))
+    frozen = dict(flat_keys(read_own_yaml(verify(folder.base).read_text(encoding="utf-8"))))
+    wanted = dict(flat_keys(read_own_yaml(base.text())))
     keys = [key for key in {**frozen, **wanted} if frozen.get(key, ABSENT) != wanted.get(key, ABSENT)]
     lines += [
         f"{key}: was {frozen.get(key, ABSENT)!r}, is {wanted.get(key, ABSENT)!r}" for key in keys if not may_change(key)

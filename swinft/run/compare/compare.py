@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from swinft.data.roots import resolved_root
@@ -18,6 +17,7 @@ from swinft.inference.predictions import Predictions
 from swinft.run.compare.members import Compared
 from swinft.run.compare.options import CompareOptions
 from swinft.run.compare.outlook import LEVEL, Outlook, medal_chances, rarity_of, simulate
+from swinft.run.config.yaml_text import read_own_yaml
 from swinft.run.ensemble.nested import correlations
 from swinft.run.layout import Run
 from swinft.run.resamples import Units, chance, interval
@@ -199,7 +199,7 @@ def _flat_config(folder: Path) -> dict[str, Any]:
     """The keys that decide on a run's predictions; of an ensemble, those of its recipe."""
     run = Run.open(folder)
     if run.is_ensemble and (folder / "ensemble.yaml").is_file():
-        recipe = yaml.safe_load(verify(folder / "ensemble.yaml").read_text(encoding="utf-8"))
+        recipe = read_own_yaml(verify(folder / "ensemble.yaml").read_text(encoding="utf-8"))
         return {f"{ENSEMBLE}{key}": value for key, value in _flat(recipe).items() if key not in PLACES}
     return {key: value for key, value in _flat(run.read_config()).items() if key.partition(".")[0] not in PLACES}
 

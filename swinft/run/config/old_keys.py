@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import yaml
-
-from swinft.run.config.yaml_text import yaml_text
+from swinft.run.config.yaml_text import read_own_yaml, yaml_text
 
 SECTIONS = {
     "data.columns": (
@@ -65,7 +63,7 @@ def current_key(key: str) -> str | None:
 
 def migrated(text: str) -> str:
     """The YAML of a frozen config with current keys; the text is unchanged if it has no old keys."""
-    config: Any = yaml.safe_load(text)
+    config: Any = read_own_yaml(text)
     if not isinstance(config, dict):
         return text
     moved, gone = [], _with_rules(config)

@@ -10,11 +10,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 
 from swinft.errors import InputError
-from swinft.run.config.yaml_text import yaml_text
+from swinft.run.config.yaml_text import read_own_yaml, yaml_text
 
 MASK = "***"
 VARIABLE = "SWINFT_SECRETS"
@@ -24,7 +23,7 @@ IN_URL = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")  # user:password
 
 def mask(text: str) -> str:
     """A config's YAML with `***` for every secret; the text is unchanged without secrets."""
-    config = yaml.safe_load(text)
+    config = read_own_yaml(text)
     found = dict(_secrets(config))
     if not found:
         return text
@@ -38,7 +37,7 @@ def environment(text: str) -> dict[str, str]:
     Args:
         text: The config's YAML before masking.
     """
-    found = dict(_secrets(yaml.safe_load(text)))
+    found = dict(_secrets(read_own_yaml(text)))
     return {VARIABLE: json.dumps(found)} if found else {}
 
 
@@ -64,7 +63,7 @@ def redact(message: str, texts: list[str]) -> str:
         texts: The configs' YAML.
     """
     for text in texts:
-        for _, secret in _secrets(yaml.safe_load(text)):
+        for _, secret in _secrets(read_own_yaml(text)):
             message = message.replace(secret, _masked(secret))
     return message
 

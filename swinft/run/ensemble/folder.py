@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
 from swinft.run.config.old_keys import migrated
-from swinft.run.config.yaml_text import yaml_text
+from swinft.run.config.yaml_text import read_own_yaml, yaml_text
 from swinft.run.ensemble.engines import library
 from swinft.run.layout import Run
 from swinft.store import commit, is_committed, json_bytes, verify
@@ -76,7 +74,7 @@ def write_files(
 
 def config_of(base: Run, name: str) -> bytes:
     """The config of the base with the ensemble's name: `data`, `model.metrics` and `submission` act."""
-    config = yaml.safe_load(migrated(verify(base.config).read_text(encoding="utf-8")))
+    config = read_own_yaml(migrated(verify(base.config).read_text(encoding="utf-8")))
     text = yaml_text({**config, "name": name})
     head = f"# An ensemble, see ensemble.yaml. The rows, metrics and submission are those of {base.root.name}.\n"
     return (head + text).encode()

@@ -4,13 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from swinft.errors import command
 from swinft.pages.tables import Cell, Table
 from swinft.run.config.old_keys import migrated
 from swinft.run.config.parser import plain
 from swinft.run.config.sections import build_parser
+from swinft.run.config.yaml_text import read_own_yaml
 from swinft.run.provenance import remake_command
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.section import Section, render
@@ -48,7 +47,7 @@ def _command(report: ReportInput) -> str:
 
 def changed_keys(text: str) -> list[list[Cell]]:
     """The keys of a frozen config whose value is not the default: key, value and default."""
-    config = flat(yaml.safe_load(migrated(text)))
+    config = flat(read_own_yaml(migrated(text)))
     defaults = flat(plain(build_parser("fit").get_defaults()))
     rows = []
     for key, value in config.items():
