@@ -1,4 +1,4 @@
-"""Every claim of the README that code can check."""
+"""Every claim of the README, and of the pages that continue it, that code can check."""
 
 import json
 import re
@@ -28,12 +28,17 @@ UNTRUE = {
 }  # fmt: skip
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, *pages: str) -> list[str]:
+    """The blocks of code of the README, or of pages of docs/."""
+    texts = [(ROOT / "docs" / f"{page}.md").read_text() for page in pages] or [README]
+    return [block for text in texts for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
 def test_the_commands_shown_exist():
-    shown = set(re.findall(r"^swinft (\w+)", README, re.MULTILINE))
+    shown = set(re.findall(r"^(?:\| `)?swinft (\w+)", README, re.MULTILINE))
+    shown |= {
+        name for line in re.findall(r"^\| `swinft .*", README, re.MULTILINE) for name in re.findall(r"`(\w+)`", line)
+    }
     assert shown == set(COMMANDS) - {"report", "metrics", "cache", "table"}
 
 
@@ -54,20 +59,27 @@ def few_tiles(folder):
 
 def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config, augment, source, several = (yaml.safe_load(block.replace("isic_id", "id")) for block in blocks("yaml"))
+    short, (config, augment) = yaml.safe_load(blocks("yaml")[0]), map(yaml.safe_load, blocks("yaml", "configs"))
+    source, several = blocks("yaml", "images")[:2]
+    path = write_config(tmp_path / "c.yaml", short)
+    assert main(["check", "--config", str(path), "--model.pretrained", "false"]) == 0
+    assert short.keys() == config.keys()
     config["data"]["augment"] = augment["data"]["augment"]
     path = write_config(tmp_path / "c.yaml", config)
     assert main(["check", "--config", str(path), "--model.pretrained", "false"]) == 0  # no weights here
     assert "398" in capsys.readouterr().out
-    config["data"] |= source["data"]
+    config["data"] |= yaml.safe_load(source.replace("isic_id", "id"))["data"]
     assert main(["check", "--config", str(write_config(path, config))]) == 2
     assert "There is no 'test-image.hdf5' in competitions/bluemarble." in capsys.readouterr().err
-    other_ways = re.findall(r"^  # (image: .+)$", blocks("yaml")[3], re.MULTILINE)
+    other_ways = re.findall(r"^  # (image: .+)$", several, re.MULTILINE)
     assert len(other_ways) >= 5
-    base = yaml.safe_load(blocks("yaml")[0])
+    base = short
     base["data"] |= {"root": str(few_tiles(tmp_path)), "test": None, "sample_submission": None}
     base["model"]["backbone_args"] = TINY_SWIN
-    for image in [several["data"], *map(yaml.safe_load, other_ways)]:  # each is read, and names what the demo lacks
+    for image in [
+        yaml.safe_load(several)["data"],
+        *map(yaml.safe_load, other_ways),
+    ]:  # each is read, and names what the demo lacks
         changed = {**base, "data": base["data"] | {"image": image["image"]}}
         code = main(["check", "--config", str(write_config(path, changed)), "--model.pretrained", "false"])
         said = capsys.readouterr().err
@@ -94,15 +106,15 @@ def test_the_lines_of_a_run_in_python_run(tmp_path, monkeypatch, capsys):
     small += ["--model.optim.warmup_epochs=1", "--trainer.accelerator=cpu"]
     monkeypatch.setattr("swinft.run.api.fit_from_argv", lambda words: fit_from_argv([*words, *small]))
     monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
-    exec(next(block for block in blocks("python") if "swinft.fit(" in block), {})
+    exec(next(block for block in blocks("python", "python") if "swinft.fit(" in block), {})
     said = capsys.readouterr().out
     assert "epoch 3/3" in said
     assert "{'accuracy': " in said
     assert said.rstrip().endswith("runs/bluemarble/submission.csv")
 
 
-def test_the_own_head_of_the_readme_trains(competition, tmp_path, monkeypatch):
-    code = next(block for block in blocks("python") if "StarsHead" in block)
+def test_the_custom_head_of_its_page_trains(competition, tmp_path, monkeypatch):
+    code = next(block for block in blocks("python", "heads") if "StarsHead" in block)
     body = code[code.index("class StarsHead") :]
     assert len([line for line in body.splitlines() if line.strip()]) <= 20
     (tmp_path / "stars.py").write_text(code)

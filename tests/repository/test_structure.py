@@ -1,6 +1,6 @@
 """What keeps the package readable: imports point one way, the public names exist, and the page of modules is right.
 
-`python -m tests.repository.test_structure` writes docs/code.md and the tree in README.md again.
+`python -m tests.repository.test_structure` writes docs/code.md again.
 """
 
 import ast
@@ -130,22 +130,17 @@ def reading_list() -> str:
     for name in sorted(order, key=place):
         package = name.rpartition(".")[0]
         if package != shown:
-            about = ast.get_docstring(ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text())) or ""
             lines.append(f"\n## {package}\n" if lines else f"## {package}\n")
-            lines.append(about.partition("\n")[0] + "\n")
+            lines.append(about(ROOT / package.replace(".", "/") / "__init__.py") + "\n")
             shown = package
-        first = (ast.get_docstring(ast.parse(paths[name].read_text())) or "").partition("\n")[0]
+        first = about(paths[name])
         assert first.endswith("."), f"{name}: the first line of a module's docstring is a sentence"
         lines.append(f"- `{name.rpartition('.')[2]}`: {first}")
-    return INTRODUCTION + "\n".join(lines) + "\n"
+    return INTRODUCTION + tree() + "\n" + "\n".join(lines) + "\n"
 
 
 def test_f114_the_page_of_modules_is_that_of_the_code():
     assert PAGE.read_text() == reading_list()
-
-
-README = ROOT / "README.md"
-MARKERS = ("<!-- tree: written by `python -m tests.repository.test_structure` -->\n", "<!-- end of tree -->\n")
 
 
 def about(path: Path) -> str:
@@ -168,17 +163,6 @@ def tree() -> str:
 def name(path: Path, depth: int) -> str:
     """A package with a slash, a module without its suffix, as wide as the others at any depth."""
     return (f"{path.parent.name}/" if path.stem == "__init__" else path.stem).ljust(18 - 2 * depth)
-
-
-def with_tree(text: str) -> str:
-    before, _, rest = text.partition(MARKERS[0])
-    return before + MARKERS[0] + tree() + MARKERS[1] + rest.partition(MARKERS[1])[2]
-
-
-def test_the_tree_in_the_readme_is_that_of_the_code():
-    text = README.read_text()
-    assert text.count(MARKERS[0]) == text.count(MARKERS[1]) == 1
-    assert text == with_tree(text)
 
 
 MOST = {"lines of a file": 350, "lines of a function": 50, "parameters of a constructor": 15}
@@ -227,4 +211,3 @@ def test_tests_mirror_the_package_or_are_integration_tests():
 
 if __name__ == "__main__":
     PAGE.write_text(reading_list())
-    README.write_text(with_tree(README.read_text()))
