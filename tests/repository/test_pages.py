@@ -1,8 +1,15 @@
-"""Every page and the comments of every config: the commands, options, keys and public names that they show exist."""
+"""Pages, comments of configs, notebooks, and messages and docstrings of the code: what they name exists.
 
+That is commands with their options, keys, public names, extras and pages.
+"""
+
+import ast
+import json
 import re
 import shlex
 import tomllib
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -19,31 +26,58 @@ PAGES = [
     *sorted((ROOT / "competitions").glob("*/README.md")),
 ]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CODE = sorted((ROOT / "swinft").rglob("*.py"))
+EVERYWHERE = [*PAGES, *CONFIGS, *NOTEBOOKS, *CODE]
 WITH_CONFIG = ("check", "fit", "find", "plan", "tune")  # their options are keys, too
 SECTION = "data|model|trainer|predict|submission|distill"
 # Keys of mappings and of objects, which no parser lists; keys of earlier versions; keys of other programs; files.
 OPEN = (
+    "checkpoint",
     "data.image",
-    "data.folds.extra",
+    "data.columns.auxiliary",
     "data.columns.weight",
+    "data.folds.extra",
+    "data.target_kind",
     "model.backbone_args",
+    "model.ema_decay",
     "model.pooling",
     "submission.group",
 )
-OTHER = {"data.num_folds", "data.mixup", "model.onnx", "submission.csv", "submission.path", "trainer.current_epoch"}
+OLD = {"data.num_folds", "data.fold_kind", "submission.normalize", "submission.clip", "model.loads_weights"}
+OLD |= {"model.fast_attention"}
+OTHER = {"data.mixup", "data.zip", "model.onnx", "model.safetensors", "submission.csv", "submission.path"}
+OTHER |= {"trainer.current_epoch", "trainer.fit", "trainer.predict"} | OLD
 OF_TIMM = ("timm", "data.mixup.", "model.timm_image.", "model.onnx.")
 
 
-def text_of(path) -> str:
-    """A page; of a config its comments."""
+@cache
+def text_of(path: Path) -> str:
+    """A page; of a config its comments; of a notebook what is not code; of a module its strings, with … for values."""
     text = path.read_text()
-    return text if path.suffix == ".md" else "\n".join(re.findall(r"#(.*)", text))
+    if path.suffix == ".yaml":
+        return "\n".join(re.findall(r"#(.*)", text))
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return "\n".join(strings_of(ast.parse(text))) if path.suffix == ".py" else text
+
+
+def strings_of(tree: ast.AST) -> list[str]:
+    nodes = list(ast.walk(tree))
+    formatted = [node for node in nodes if isinstance(node, ast.JoinedStr)]
+    parts = {id(part) for node in formatted for part in node.values}
+    whole = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in parts]
+    joined = [
+        "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values) for node in formatted
+    ]
+    return [text for text in whole if isinstance(text, str)] + joined
 
 
 def shown_commands() -> dict[str, set[str]]:
     """The options that pages show, by command."""
     found: dict[str, set[str]] = {}
-    for path in [*PAGES, *CONFIGS]:
+    for path in EVERYWHERE:
         for name, rest in re.findall(r"(?:^|`|# +)swinft (\w+)((?: [^`#\n]*)?)", text_of(path), re.MULTILINE):
             if name in COMMANDS:
                 options = re.findall(r"(?<!\S)--([\w.-]+)", rest)
@@ -77,11 +111,11 @@ def test_commands_have_the_options_that_pages_show(name, capsys):
 def test_keys_that_pages_name_exist():
     known = {*key_types(fit_parser())}
     sections = {key[: dot.start()] for key in known for dot in re.finditer(r"\.", key)}
-    pattern = re.compile(rf"(?<![\w./-])(?:{SECTION})\.[a-z_]+(?:\.[a-z_]+)*(?![\w/(-])")
+    pattern = re.compile(rf"(?<![\w./…-])(?:{SECTION}|checkpoint)\.[a-z_]+(?:\.[a-z_]+)*(?![\w/(…-])")
     unknown: dict[str, str] = {}
-    for path in [*PAGES, *CONFIGS]:
+    for path in EVERYWHERE:
         for key in pattern.findall(text_of(path)):
-            is_open = key.startswith(tuple(f"{each}." for each in OPEN)) or key.startswith(OF_TIMM)
+            is_open = key.startswith((*(f"{each}." for each in OPEN), *OF_TIMM))
             if key not in known | sections | OTHER and not is_open:
                 unknown[key] = str(path.relative_to(ROOT))
     assert unknown == {}
@@ -96,9 +130,15 @@ def test_names_of_swinft_on_pages_are_public_or_modules():
 
 def test_extras_that_pages_name_exist():
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for path in [*PAGES, *CONFIGS]:
+    for path in EVERYWHERE:
         for names in re.findall(r"(?:swinft|\.)\[([a-z0-9,]+)\]", text_of(path)):
             assert set(names.split(",")) <= set(known), path
+
+
+def test_pages_that_the_code_names_exist():
+    named = {name for path in [*CODE, *CONFIGS, *NOTEBOOKS] for name in re.findall(r"docs/[\w/-]+\.md", text_of(path))}
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_the_page_of_ensembles_names_every_metric_that_compares_the_order_of_rows():
