@@ -25,7 +25,11 @@ def import_extra(module: str, extra: str, what: str) -> Any:
 
 
 def check_extra(module: str, extra: str, what: str) -> None:
-    """Checks that an optional package is installed, without importing it. Arguments and errors as of `import_extra`."""
+    """Checks that an optional package is installed, without importing it. Arguments and errors as of `import_extra`.
+
+    Raises:
+        InputError: It is not installed.
+    """
     spec = find_spec(module)
     if spec is None or spec.origin is None:  # a folder of that name is no package
         raise InputError(f"{what} is not installed: pip install 'swinft[{extra}]'")

@@ -65,7 +65,11 @@ def gradcam_maps(
     image_mask: Tensor | None = None,
     layer: str | None = None,
 ) -> tuple[Tensor, str]:
-    """The same before it is scaled, 0 or more, and the name of the layer; maps of several networks can be averaged."""
+    """The same before it is scaled, 0 or more, and the name of the layer; maps of several networks can be averaged.
+
+    Raises:
+        InputError: The backbone has no layer whose output was computed and has positions.
+    """
     with prepared(network):
         pixels = images.detach().clone().float().requires_grad_()
         mask = None if image_mask is None else image_mask.clone()

@@ -24,6 +24,9 @@ def cache(dir: str | None = None, prune: str | None = None) -> Output:
         dir: Folder of the caches, as data.loading.cache_dir; by default ~/.cache/swinft.
         prune: Delete caches not used for some time (`30d`, or `0` for all), or the least recently used ones beyond a
             total size (`20GB`).
+
+    Raises:
+        InputError: `dir` is not a folder, or `prune` is neither days nor a size.
     """
     folder = Path(dir).expanduser() if dir else default_cache_folder()
     if dir and not folder.is_dir():

@@ -28,7 +28,11 @@ class RunsOptions:
 
 
 def main(argv: list[str]) -> Output:
-    """`swinft runs [FOLDER]`, `swinft runs --note RUN TEXT`."""
+    """`swinft runs [FOLDER]`, `swinft runs --note RUN TEXT`.
+
+    Raises:
+        InputError: `--note` has no run, or not one text.
+    """
     parser = Parser(prog="swinft runs")
     parser.add_argument("folder", nargs="?", type=str, default="runs", help="the folder that holds the folders of runs")
     parser.add_argument("--note", nargs=2, metavar=("RUN", "TEXT"), help="keep a note on a run; '' deletes it")

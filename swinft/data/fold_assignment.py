@@ -89,7 +89,11 @@ def _made(config: FoldConfig, rows: Rows, used: NDArray[np.bool_], image_files: 
 
 
 def parts_of(share: float) -> tuple[int, int]:
-    """A share as so many of so many equal parts, of the fewest that are near enough: 0.2 as 1 of 5, 0.15 as 3 of 20."""
+    """A share as so many of so many equal parts, of the fewest that are near enough: 0.2 as 1 of 5, 0.15 as 3 of 20.
+
+    Raises:
+        InputError: The share is not from 0.001 to 0.999.
+    """
     for of in range(2, MOST_PARTS):
         parts = round(share * of)
         if 0 < parts < of and abs(parts / of - share) <= TOLERANCE * min(share, 1 - share):

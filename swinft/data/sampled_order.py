@@ -67,7 +67,11 @@ class SampledOrder:
 
     @cached_property
     def shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Frequency of each class or label among the rows and in the first epoch, (K,) each; empty for numbers."""
+        """Frequency of each class or label among the rows and in the first epoch, (K,) each; empty for numbers.
+
+        Raises:
+            InputError: The sampler's order is of another length or type, or names a position that is not there.
+        """
         targets, names = self.rows.targets, self.rows.schema.outputs
         if not (self.rows.are_classes or self.rows.are_labels):
             return np.empty(0), np.empty(0)

@@ -183,13 +183,22 @@ class RatioSampler(Sampler):
         self.positive = [positive] if isinstance(positive, str) else positive
 
     def order(self, rows: TrainingRows, epoch: int, numbers: np.random.Generator) -> NDArray[np.int64]:
-        """All positive rows and the drawn negative rows, shuffled."""
+        """All positive rows and the drawn negative rows, shuffled.
+
+        Raises:
+            InputError: There are no positive rows, too few negative ones, or the targets are neither classes nor
+                labels.
+        """
         is_positive, number = self._drawn(rows)
         negatives = numbers.choice(np.flatnonzero(~is_positive), number, replace=False)
         return numbers.permutation(np.concatenate([np.flatnonzero(is_positive), negatives]))
 
     def length(self, rows: TrainingRows) -> int:
-        """Number of positive and drawn negative rows."""
+        """Number of positive and drawn negative rows.
+
+        Raises:
+            InputError: As for `order`.
+        """
         is_positive, number = self._drawn(rows)
         return int(is_positive.sum()) + number
 

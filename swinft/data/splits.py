@@ -231,6 +231,7 @@ class Splits:
 
         Raises:
             DataError: Everything that is wrong with the tables and the files they name.
+            InputError: `data.train` is not set.
         """
         if self.tables is None:
             problems: list[Problem] = []

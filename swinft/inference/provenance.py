@@ -20,13 +20,13 @@ class Provenance:
     """What predictions were made with.
 
     Args:
-            folds: The folds whose predictions were averaged.
-            planned: All folds of the run.
-            views: The views that were averaged.
-            backend: `torch` or `openvino`.
-            precision: The precision of the prediction.
+        folds: The folds whose predictions were averaged.
+        planned: All folds of the run.
+        views: The views that were averaged.
+        backend: `torch` or `openvino`.
+        precision: The precision of the prediction.
         checkpoint: The epochs of the weights: `last`, `best`, or an average in words.
-            weights: SHA-256 of each fold's weights file, by the fold's folder; of an ensemble, of its members' tables.
+        weights: SHA-256 of each fold's weights file, by the fold's folder; of an ensemble, of its members' tables.
         ensemble: Method and members of an ensemble; empty for networks.
     """
 

@@ -161,6 +161,9 @@ class Client:
             version: Number of the version, whose run has ended.
             file: The file that the notebook writes.
             message: The description.
+
+        Raises:
+            UnknownOutcome: Nobody knows whether it has arrived.
         """
         call = self._api.competition_submit_code
         answer = self._once(slug, call, file, message, slug, kernel, version, quiet=True)
@@ -181,7 +184,11 @@ class Client:
         return self._created(f"create a dataset of {folder}", call, str(folder), public=public, dir_mode=folders)
 
     def dataset_version(self, folder: Path, notes: str, folders: str = "zip") -> Created:
-        """Uploads a folder as a new version of the dataset that its `dataset-metadata.json` names."""
+        """Uploads a folder as a new version of the dataset that its `dataset-metadata.json` names.
+
+        Raises:
+            InputError: Kaggle refused it.
+        """
         call = self._api.dataset_create_version
         return self._created(f"upload a version of {folder}", call, str(folder), notes, dir_mode=folders)
 

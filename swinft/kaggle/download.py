@@ -71,7 +71,12 @@ def download(slug: str, **options: Any) -> Path:
 
 
 def download_data(address: str, options: DownloadOptions) -> Path:
-    """Downloads what the options say, and prints what is there; see `download`."""
+    """Downloads what the options say, and prints what is there; see `download`.
+
+    Raises:
+        InputError: Options, slug or credentials are wrong, or the competition's rules are not accepted.
+        StoreError: The folder cannot be written to.
+    """
     slug = competition_slug(address)
     _check(options)
     folder = Path(options.output or f"data/{slug}")

@@ -45,7 +45,11 @@ class Lesion(Instrument[LesionSettings]):
     )
 
     def steps(self, subject: Subject) -> list[str]:
-        """The intact network, then every lesion."""
+        """The intact network, then every lesion.
+
+        Raises:
+            InputError: The network has no residual block.
+        """
         assert isinstance(subject, RunSubject)
         return [INTACT, *self._lesions(subject)]
 
@@ -67,7 +71,11 @@ class Lesion(Instrument[LesionSettings]):
         return found
 
     def measure(self, subject: Subject, step: str) -> list[Line]:
-        """The scores after one lesion."""
+        """The scores after one lesion.
+
+        Raises:
+            InputError: The network has no residual block.
+        """
         assert isinstance(subject, RunSubject)
         base = subject.intact
         if step == INTACT:

@@ -58,7 +58,11 @@ class Scale(Instrument[ScaleSettings]):
                 built.at_side(min(sides), side)
 
     def steps(self, subject: Subject) -> list[str]:
-        """Every size."""
+        """Every size.
+
+        Raises:
+            InputError: The images have no one side: name sides.
+        """
         return [str(side) for side in self._sides(subject)]
 
     def _sides(self, subject: Subject) -> list[int]:
@@ -75,7 +79,11 @@ class Scale(Instrument[ScaleSettings]):
         return [multiple * height for multiple in MULTIPLES]
 
     def measure(self, subject: Subject, step: str) -> list[Line]:
-        """The cost at one size."""
+        """The cost at one size.
+
+        Raises:
+            InputError: The images have no one side: name sides.
+        """
         side = int(step)
         model = _Built.of(subject).at_side(min(self._sides(subject)), side).to(subject.device).eval()
         image = torch.rand(1, model.num_channels, side, side, device=subject.device) * 255

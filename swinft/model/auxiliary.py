@@ -55,7 +55,11 @@ class AuxiliaryHeads(nn.ModuleList):
                 )
 
     def initialize(self, targets: Sequence[Tensor]) -> None:
-        """Calls `initialize` of every head with the targets of the training rows, int64 (N,) or float (N, K)."""
+        """Calls `initialize` of every head with the targets of the training rows, int64 (N,) or float (N, K).
+
+        Raises:
+            InputError: No training row has one of the targets.
+        """
         for name, head, of_head in zip(self.names, self, targets, strict=True):
             assert isinstance(head, Head)
             known = known_rows(of_head)

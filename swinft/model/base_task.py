@@ -116,7 +116,11 @@ class BaseTask(pl.LightningModule):
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Stores decoded predictions; the scores are computed once, on all rows."""
+        """Stores decoded predictions; the scores are computed once, on all rows.
+
+        Raises:
+            InputError: The Trainer has several loaders to evaluate.
+        """
         self._evaluate_checked(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
@@ -124,7 +128,11 @@ class BaseTask(pl.LightningModule):
         self._log_scores("val")
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """The same for rows of a labelled test table."""
+        """The same for rows of a labelled test table.
+
+        Raises:
+            InputError: The Trainer has several loaders to evaluate.
+        """
         self._evaluate_checked(batch, dataloader_idx)
 
     def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -151,7 +151,11 @@ class PoolingConfig:
 
 
 def poolings(given: Any) -> tuple[Any, Any]:
-    """Of the setting `model.pooling`: that of positions, and that of images."""
+    """Of the setting `model.pooling`: that of positions, and that of images.
+
+    Raises:
+        InputError: The mapping has another key than `positions` and `images`.
+    """
     if isinstance(given, PoolingConfig):
         return given.positions, given.images
     if isinstance(given, Mapping) and "class_path" not in given:

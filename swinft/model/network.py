@@ -166,7 +166,11 @@ class ImageModel(nn.Module):
         return logits, {LOGITS.format(k): head(embedding) for k, head in enumerate(self.auxiliary or ())}
 
     def embed(self, image: Tensor, metadata: Tensor | None, image_mask: Tensor | None = None) -> Any:
-        """Pixels, encoded metadata and which images are there to the features that the heads get: (B, D), or maps."""
+        """Pixels, encoded metadata and which images are there to the features that the heads get: (B, D), or maps.
+
+        Raises:
+            InputError: The network takes metadata, and there are no features.
+        """
         if self.maps is not None:
             return self.backbone(self._laid_out(padded(image, self.maps.stride)), self.maps)
         embedding = self.pooled(image, image_mask)
@@ -177,7 +181,11 @@ class ImageModel(nn.Module):
         return embedding
 
     def pooled(self, image: Tensor, image_mask: Tensor | None = None) -> Tensor:
-        """Pixels, and which of several images are there, to pooled features of the rows (B, D), without metadata."""
+        """Pixels, and which of several images are there, to pooled features of the rows (B, D), without metadata.
+
+        Raises:
+            InputError: The backbone returns another shape than it says, or the rows have another number of images.
+        """
         return self._embedding(image) if self.fusion is None else self._fused(image, image_mask)
 
     def _laid_out(self, image: Tensor) -> Tensor:

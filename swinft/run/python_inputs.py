@@ -26,6 +26,9 @@ def python_inputs() -> Iterator[Path]:
     """A temporary folder for the caller's objects; error messages show its files without the folder.
 
     Also restores the process-wide settings of the caller.
+
+    Raises:
+        InputError: What is done inside is wrong, named as it was given.
     """
     decoders = cv2.getNumThreads(), ImageFile.MAXBLOCK
     try:
@@ -61,7 +64,11 @@ def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_keys(path: Path, keys: dict[str, Any]) -> Path:
-    """Writes keys as a YAML file."""
+    """Writes keys as a YAML file.
+
+    Raises:
+        InputError: A value cannot be written as YAML.
+    """
     try:
         path.write_text(yaml_text(keys), encoding="utf-8")
     except yaml.YAMLError as error:

@@ -89,6 +89,9 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The options of a search, and the words for the parser of configs.
 
     `--resume FOLDER` becomes the config of that folder, with its name and place.
+
+    Raises:
+        InputError: The folder is no search.
     """
     own: list[str] = []
     words: list[str] = []

@@ -98,7 +98,12 @@ class FitObjective:
         self._seeds: list[int] | None = base.keys["seeds"]
 
     def measure(self, number: int, values: Mapping[str, Any]) -> Iterator[Measured]:
-        """Prepares the run, and trains its folds: one at a time, or together if no trial ends early."""
+        """Prepares the run, and trains its folds: one at a time, or together if no trial ends early.
+
+        Raises:
+            StoreError: The training table has changed since the search was started.
+            InputError: The values change the folds, or the score is undefined.
+        """
         run, settings = self._folder.run(number), self._settings
         own = [f"--name={run.root.name}", f"--runs={run.root.parent}", *(["--resume"] if run.is_run() else [])]
         experiment = self._base.experiment({"data.folds.all": False, **values}, *own, *self._words)

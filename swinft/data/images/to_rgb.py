@@ -152,7 +152,11 @@ def to_rgb(
 
 
 def eight_bits(image: Image.Image, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """RGB and alpha with 8 bits each; of deeper samples, the upper byte."""
+    """RGB and alpha with 8 bits each; of deeper samples, the upper byte.
+
+    Raises:
+        ValueError: A sample is below 0.
+    """
     if layout.is_signed and np.asarray(image).max() > 127:
         raise ValueError("its samples are signed 8-bit integers, some of them negative; save them as unsigned ones")
     if layout.has_alpha:
@@ -237,7 +241,11 @@ def _table(bits: int) -> NDArray[np.uint8]:
 
 
 def both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDArray[np.uint16]:
-    """16-bit colour (H, W, 3), from two decodes: Pillow returns one byte of each sample at a time."""
+    """16-bit colour (H, W, 3), from two decodes: Pillow returns one byte of each sample at a time.
+
+    Raises:
+        ValueError: 16-bit samples of this layout are not supported.
+    """
     found = DEEP_COLOUR.match(layout.raw)
     if found is None:
         raise ValueError(

@@ -253,6 +253,7 @@ class ImageFiles:
 
         Raises:
             DataError: Some images have changed.
+            InputError: Images have appeared or disappeared.
         """
         place_of = {name: place for place, name in enumerate(train.image_names)}
         every = list(read_images(known, "train"))

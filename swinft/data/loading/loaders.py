@@ -59,7 +59,11 @@ class Loaders:
         self._has_warned = False  # about num_workers
 
     def train(self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], context: LoaderContext) -> TimedLoader:
-        """The training loader; with `augment_on: device` it augments there."""
+        """The training loader; with `augment_on: device` it augments there.
+
+        Raises:
+            InputError: `loading.augment_on` is `device`, and the dataset is not swinft's own.
+        """
         rank, num_ranks = rank_and_world_size(context.trainer)
         check_labelled(self.splits.train)
         follows, parts = is_running(context.trainer), self.settings.loading.virtual_epochs

@@ -33,7 +33,11 @@ class HDF5Source(ContainerSource):
         return {**vars(self), "_files": {}}
 
     def listed(self, path: str, inner: str) -> Collection[str] | None:
-        """The names in a group, or the ids of an array."""
+        """The names in a group, or the ids of an array.
+
+        Raises:
+            InputError: The file cannot be read as HDF5.
+        """
         try:
             with import_h5py().File(path, "r") as file:
                 found = find(file, inner)
@@ -51,7 +55,11 @@ class HDF5Source(ContainerSource):
             return list(file)
 
     def read(self, reference: str) -> bytes:
-        """The bytes of a dataset, or the pixels of an array's row as an image file."""
+        """The bytes of a dataset, or the pixels of an array's row as an image file.
+
+        Raises:
+            ValueError: It is no dataset that can be an image.
+        """
         folder, name = os.path.split(reference)
         path, inner = self.locate(folder)
         self.check_state(path, os.stat(path))

@@ -34,7 +34,11 @@ class ZipSource(ContainerSource):
         return super().flaw(reference, inside)
 
     def read(self, reference: str) -> bytes:
-        """The bytes of a member; opens the archive each time, so that processes share no open file."""
+        """The bytes of a member; opens the archive each time, so that processes share no open file.
+
+        Raises:
+            ValueError: The archive is damaged, or its member cannot be read.
+        """
         path, member = self._member(reference)
         if member.flaw:
             raise ValueError(f"in {path}, {member.flaw}")

@@ -108,6 +108,9 @@ def rows_of(
     """The rows of a CSV one by one, the header first, each with its line; and the notes of `Lines`.
 
     Arguments and errors as of `lines_of`; what breaks a later row is raised there.
+
+    Raises:
+        UnreadableError: The file is no CSV with a header, or unpacks to too much.
     """
     content, notes = _unpack(content, path)
     text = _decode(content, encoding)

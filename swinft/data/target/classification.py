@@ -28,7 +28,11 @@ class Classification(Target):
     are_classes = True
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:
-        """One column; several are the soft targets of `SoftClassification`."""
+        """One column; several are the soft targets of `SoftClassification`.
+
+        Raises:
+            InputError: There are several columns.
+        """
         if len(columns) > 1:
             raise InputError(f"data.target names {columns}, but {type(self).__name__} has one column of classes.")
 

@@ -29,7 +29,11 @@ class Multilabel(Target):
     takes_delimiter = True
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:
-        """Several 0/1 columns, or one of labels with a delimiter."""
+        """Several 0/1 columns, or one of labels with a delimiter.
+
+        Raises:
+            InputError: There is one column and no delimiter of labels.
+        """
         if delimiter is None and len(columns) == 1:
             raise InputError(
                 f"data.target names one column, '{columns[0]}'. For a string of labels set "
@@ -46,7 +50,11 @@ class Multilabel(Target):
     def encode(
         self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
     ) -> NDArray[Any]:
-        """0 or 1, float32 (N, K)."""
+        """0 or 1, float32 (N, K).
+
+        Raises:
+            DataError: The labels of all rows do not fit into the memory.
+        """
         if cells.delimiter is not None:
             return _label_rows(cells, cells.delimiter, outputs, problems, notes)
         values = self.numbers(cells, problems, notes)

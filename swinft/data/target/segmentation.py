@@ -129,7 +129,11 @@ class Segmentation(InitArgsMixin, Target):
         return dict(self.files) if isinstance(self.files, Mapping) else {"": self.files}
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:
-        """Files and values must name the classes of `data.target`, of which `complete` needs several."""
+        """Files and values must name the classes of `data.target`, of which `complete` needs several.
+
+        Raises:
+            InputError: Classes, files and values do not fit the columns.
+        """
         if self.classes == "complete" and len(columns) < 2:
             raise InputError(
                 f"{KEY}: classes is complete, and data.target names one class: every pixel would be in it. Name all "

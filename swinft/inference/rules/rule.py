@@ -194,7 +194,11 @@ def apply_rule(
 
 
 def after_rules(rules: Sequence[Rule], schema: Schema) -> Schema:
-    """The schema with the outputs that rules add."""
+    """The schema with the outputs that rules add.
+
+    Raises:
+        InputError: A rule adds an output that is there already.
+    """
     for number, rule in numbered(rules):
         schema = _extended(schema, number, rule)
     return schema

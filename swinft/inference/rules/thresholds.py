@@ -89,7 +89,11 @@ class ThresholdsRule(BuiltinFittedRule):
         return ""
 
     def fit(self, values: Values, targets: Values, rows: pd.DataFrame, score: Score) -> dict[str, Any]:
-        """The thresholds, by label."""
+        """The thresholds, by label.
+
+        Raises:
+            InputError: The score compares the order of rows, which thresholds do not change.
+        """
         self._check_decides(score)
         if self.schema.base.are_classes:
             values, targets = values[:, 1:], targets[:, 1:]

@@ -64,7 +64,11 @@ class GroupedLogLoss(BuiltinMetric):
         return unknown or ("" if self.by_class is None else self._unweighted(list(self.by_class)))
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The score."""
+        """The score.
+
+        Raises:
+            InputError: A row is in no group, or in no study.
+        """
         names = self._names(rows[self.column])
         of_class = np.ones(predictions.shape[1])
         if self.by_class is not None:

@@ -132,7 +132,11 @@ class WeightedR2(NumberMetric):
         return "" if self.by_name is None else self._unweighted(list(self.by_name))
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The score; missing cells do not count."""
+        """The score; missing cells do not count.
+
+        Raises:
+            InputError: A row's name has no weight.
+        """
         counts = ~np.isnan(targets) * self._of_cells(targets, rows)
         if self.weights is not None:
             counts = counts * self.weights[:, None]

@@ -140,7 +140,11 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
 
 
 def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
-    """Like `param_groups`, but separate groups for every layer, with `layer`."""
+    """Like `param_groups`, but separate groups for every layer, with `layer`.
+
+    Raises:
+        ValueError: The learning rate is still `auto`.
+    """
     if config.lr == "auto":
         raise ValueError("the learning rate is auto; call resolve_rates first")
     rate = config.lr

@@ -38,7 +38,11 @@ def check_training_devices(config: Namespace) -> None:
 
 
 def one_device(config: Namespace) -> list[int] | int:
-    """A value of `trainer.devices` for a training on one device: the first of those that it names, else any."""
+    """A value of `trainer.devices` for a training on one device: the first of those that it names, else any.
+
+    Raises:
+        InputError: It is neither `auto`, a number, nor indices.
+    """
     chosen = config.trainer.devices
     is_named = isinstance(chosen, list) or (isinstance(chosen, str) and "," in chosen)
     return _indices(chosen, 0)[:1] if is_named else 1

@@ -45,7 +45,11 @@ _is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
 
 @contextmanager
 def limit_imports(packages: Sequence[str]) -> Iterator[None]:
-    """Limits jsonargparse's imports to these packages or modules, wherever a name comes from."""
+    """Limits jsonargparse's imports to these packages or modules, wherever a name comes from.
+
+    Raises:
+        InputError: A module that is allowed cannot be imported.
+    """
     if _is_limited.get():  # a parser of one class's arguments, inside the parser of the config
         yield
         return
@@ -167,7 +171,11 @@ class Parser(ArgumentParser):
         return f"{text}\nOf every command:\n  {json_output.FLAG:<20}  {json_output.HELP}\n" if is_command else text
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises the parser's error as an `InputError`, without the long usage text."""
+        """Raises the parser's error as an `InputError`, without the long usage text.
+
+        Raises:
+            InputError: Always, with the problem and the nearest right key.
+        """
         if getattr(self, "_inner_parser", False):  # the parser of a class: the config's parser explains its error
             super().error(message, ex)
         raise InputError(explain(message, key_types(self), self.managed)) from ex

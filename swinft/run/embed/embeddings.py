@@ -38,7 +38,11 @@ class Embeddings:
         return list(self._maker.weights)
 
     def values(self, network: str | int, rows: str = TRAIN) -> NDArray[np.float32]:
-        """A network's embeddings (N, D), in the order of `frame`; arguments and errors as of `frame`."""
+        """A network's embeddings (N, D), in the order of `frame`; arguments and errors as of `frame`.
+
+        Raises:
+            InputError: There are none of these rows, or by this network.
+        """
         return self._table(network, rows).values
 
     def frame(self, network: str | int, rows: str = TRAIN) -> pd.DataFrame:

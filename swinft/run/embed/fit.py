@@ -91,7 +91,11 @@ class Fitting:
         return cls(maker, data, metric, [Learner(model, schema, grades, metadata) for model in wanted.models], seed)
 
     def all_folds(self) -> tuple[list[FoldModel], NDArray[np.float32]]:
-        """The models of all folds, and predictions of the rows that they hold out, (N, K); NaN for other rows."""
+        """The models of all folds, and predictions of the rows that they hold out, (N, K); NaN for other rows.
+
+        Raises:
+            RunError: Rows lack an embedding, or would be held out and fitted on.
+        """
         data, tables = self.data, dict[str, Table]()
         values = np.full((len(data.splits.train.table), len(data.schema.outputs)), np.nan)
         models = []

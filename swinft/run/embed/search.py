@@ -98,6 +98,9 @@ def searched(
 
     Returns:
         It, and the gain of every learner, with its arguments.
+
+    Raises:
+        InputError: The metric is undefined for every combination of values.
     """
     if len(learners) == 1:
         return learners[0], []

@@ -46,7 +46,11 @@ class Boosting(Method):
         return {**found, "trees": trees, "features": columns.shape[1]}
 
     def apply(self, fitted: Fitted, members: Array, features: Array | None) -> Array:
-        """The trees' predictions."""
+        """The trees' predictions.
+
+        Raises:
+            InputError: The rows have other metadata columns than those of the fit.
+        """
         columns = inputs(members, features)
         if columns.shape[1] != fitted["features"]:
             raise InputError(

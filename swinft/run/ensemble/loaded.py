@@ -17,7 +17,11 @@ from swinft.run.prediction.options import PredictOptions
 
 
 def make_predictor(run: Run, options: PredictOptions, on_bad_image: str | None) -> "RunPredictor | EnsemblePredictor":
-    """The predictor of a run or of an ensemble; arguments and errors as of `RunPredictor`."""
+    """The predictor of a run or of an ensemble; arguments and errors as of `RunPredictor`.
+
+    Raises:
+        InputError: The run is fitted on embeddings, which predicts whole tables only.
+    """
     if run.is_embedding:
         raise InputError(
             f"{run.root} is fitted on embeddings, and predicts whole tables only: `{command('predict', run.root)}`, or "

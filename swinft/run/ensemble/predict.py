@@ -92,7 +92,11 @@ def predict_by(make: Callable[[], Predictions], run: Run, options: PredictOption
 
 
 def combine(run: Run, options: PredictOptions) -> Predictions:
-    """The method on the current test predictions of the members."""
+    """The method on the current test predictions of the members.
+
+    Raises:
+        InputError: A member has no test predictions, or the table lacks some of its ids.
+    """
     recipe, schema = run.read_ensemble(), Schema.from_dict(run.read_schema())
     specs = [placed(member, run) for member in recipe["members"]]
     if lacking := [spec for spec in specs if lacks_test(spec)]:

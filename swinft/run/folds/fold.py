@@ -73,6 +73,9 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
         run: The prepared run.
         experiment: The experiment, with the option `fold`.
         found: The checked images; None if the parent process has checked them, or they are to be checked here.
+
+    Raises:
+        InputError: The environment names other processes than the fold's devices.
     """
     config = experiment.config
     fold = run.fold(config.fold)

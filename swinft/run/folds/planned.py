@@ -129,7 +129,11 @@ def fold_steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
 
 
 def epoch_batches(config: Namespace, num_rows: int, num_ranks: int) -> int:
-    """The batches of an epoch on each device; arguments and errors as of `fold_steps`."""
+    """The batches of an epoch on each device; arguments and errors as of `fold_steps`.
+
+    Raises:
+        InputError: `virtual_epochs` or `limit_train_batches` leave nothing to train on.
+    """
     trainer, parts, batch_size = config.trainer, config.data.loading.virtual_epochs, config.data.batch_size
     rows = math.ceil(num_rows // parts / num_ranks)
     if not rows:

@@ -170,7 +170,11 @@ class FoldRecorder(Checkpoint):
         self._validation_seconds = time.monotonic() - self._validation_started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the epoch, prints its line, saves."""
+        """Records the epoch, prints its line, saves.
+
+        Raises:
+            InputError: Weights are not finite, or a callback has changed what the config says.
+        """
         assert isinstance(pl_module, FineTuneTask)
         self.progress.close()
         self._check_finite(trainer, pl_module)
@@ -201,7 +205,11 @@ class FoldRecorder(Checkpoint):
             self.records.send(self.history, steps_of(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks again that the weights, which are saved after this, are the validated ones."""
+        """Checks again that the weights, which are saved after this, are the validated ones.
+
+        Raises:
+            InputError: A callback has changed what the config says.
+        """
         assert isinstance(pl_module, FineTuneTask)
         self._check_unchanged(trainer, pl_module)
 

@@ -56,7 +56,11 @@ class RowReader:
         return data
 
     def read(self, rows: pd.DataFrame, root: str | Path | None, images: str | None) -> CSVDataModule:
-        """A datamodule of rows, checked; arguments and errors as of `RunPredictor.predict`."""
+        """A datamodule of rows, checked; arguments and errors as of `RunPredictor.predict`.
+
+        Raises:
+            InputError: The rows are no DataFrame, or have no such column of images.
+        """
         if not isinstance(rows, pd.DataFrame):
             raise InputError(f"rows are a {type(rows).__name__}; give a pandas.DataFrame, of one row or many.")
         data = self.datamodule(root)

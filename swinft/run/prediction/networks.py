@@ -106,6 +106,9 @@ class Networks:
             device: The device.
             images: Number of rows of this process, on which it depends whether attention is timed; 0 if unknown.
             batches: Number of batches, on which it depends whether `auto` compiles; 0 if unknown.
+
+        Raises:
+            InputError: OpenVINO does not predict this kind of target.
         """
         # OpenVINO compiles timm's attention.
         is_openvino, precision, views = self.backend == "openvino", self.precision, len(self.views)

@@ -75,7 +75,11 @@ class PredictOptions:
         return self.devices > 1 or self.on != LOCAL
 
     def share(self) -> tuple[int, int]:
-        """`1/4` as (1, 4); all rows as (0, 1)."""
+        """`1/4` as (1, 4); all rows as (0, 1).
+
+        Raises:
+            InputError: `part` is no part, has no `output`, or stands beside options that divide the rows as well.
+        """
         if self.part is None:
             return 0, 1
         index, _, count = self.part.partition("/")

@@ -137,6 +137,9 @@ class Plan:
             number: Of the run.
             folds: Its folds.csv.
             resume: As of `experiment`.
+
+        Raises:
+            InputError: A round's config is wrong.
         """
         of = next(other for other in self.rounds if other.name == each.sources[0])
         data = {**of.changes.get("data", {})}

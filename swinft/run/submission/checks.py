@@ -114,7 +114,11 @@ def check_halves(rules: Sequence[Rule], config: SubmissionConfig, format_: Submi
 
 
 def check_cells(sample: Sample, format_: SubmissionFormat) -> None:
-    """Refuses numbers for a column that has words in the sample."""
+    """Refuses numbers for a column that has words in the sample.
+
+    Raises:
+        InputError: The sample has words, and numbers would be written.
+    """
     if isinstance(format_, OneClass | LabelSets | TopK):
         return
     for column in format_.columns:
@@ -128,7 +132,11 @@ def check_cells(sample: Sample, format_: SubmissionFormat) -> None:
 
 
 def check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionFormat) -> None:
-    """Refuses settings without an effect in a format."""
+    """Refuses settings without an effect in a format.
+
+    Raises:
+        InputError: A key has no effect in this format.
+    """
     writes_labels = isinstance(format_, LabelSets | Flags)
     writes_words = isinstance(format_, LabelSets | OneClass | TopK)
     names_outputs = isinstance(format_, Numbers | Flags | RunLengths)

@@ -205,6 +205,7 @@ class OneClass(SubmissionFormat):
     Args:
         column: The column that it fills.
         words: The text of each of the K classes.
+        name: The name of the format.
     """
 
     column: str
@@ -242,6 +243,7 @@ class LabelSets(SubmissionFormat):
         words: The text of each of the K labels.
         threshold: Labels with at least this probability are written.
         delimiter: The text between labels.
+        name: The name of the format.
     """
 
     column: str
@@ -297,6 +299,7 @@ class Flags(SubmissionFormat):
     Args:
         filled: Index of the label, by column.
         threshold: Labels with at least this probability get a 1.
+        name: The name of the format.
     """
 
     filled: dict[str, int]

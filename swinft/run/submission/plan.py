@@ -199,7 +199,11 @@ def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd
 
 
 def matched(plan: SubmissionPlan, predictions: Predictions) -> Predictions:
-    """The predictions in the sample's order. Arguments and errors as `build_submission`."""
+    """The predictions in the sample's order. Arguments and errors as `build_submission`.
+
+    Raises:
+        InputError: The predictions do not fit the sample.
+    """
     problems = _match_problems(plan, predictions)
     if problems:
         raise InputError(listed("the predictions do not fit the sample submission:", problems))

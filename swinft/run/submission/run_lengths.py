@@ -110,6 +110,9 @@ def with_decision(plan: SubmissionPlan, run: Run, threshold: float | None, confi
         run: The run.
         threshold: The option `--threshold`, if it was given.
         configured: `submission.threshold`.
+
+    Raises:
+        InputError: There is no threshold, as each pixel has one class.
     """
     form = plan.format
     if not isinstance(form, RunLengths):

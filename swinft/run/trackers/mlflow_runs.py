@@ -52,7 +52,11 @@ class MLflowTracker(Tracker):
         self._run = ""  # its id at the service
 
     def check(self) -> None:
-        """Checks the package and, if a server or database is named, that it answers."""
+        """Checks the package and, if a server or database is named, that it answers.
+
+        Raises:
+            InputError: The experiment was deleted, or the server does not answer.
+        """
         if not self.tracking_uri:
             _mlflow()
             import_extra("alembic", "mlflow", "alembic, with which MLflow makes a sqlite file,")

@@ -31,7 +31,11 @@ class TrackioTracker(Tracker):
         self._last = 0
 
     def check(self) -> None:
-        """Checks that the package can be imported, and the login for a Space."""
+        """Checks that the package can be imported, and the login for a Space.
+
+        Raises:
+            InputError: The Space needs a login, or trackio cannot be imported.
+        """
         trackio = _trackio()
         space, _ = trackio.utils.resolve_space_id_and_server_url(self.space_id, None)
         if space and not trackio.utils.huggingface_hub.get_token():
@@ -41,7 +45,11 @@ class TrackioTracker(Tracker):
             )
 
     def start(self, record: Record) -> None:
-        """Starts a run, or continues the last one of the record's name, which contains the run's."""
+        """Starts a run, or continues the last one of the record's name, which contains the run's.
+
+        Raises:
+            InputError: trackio cannot be imported.
+        """
         self.close()
         with _silent():
             self._run = _trackio().init(
@@ -68,7 +76,11 @@ class TrackioTracker(Tracker):
         self._last = epoch.epoch
 
     def write_images(self, name: str, images: Sequence[CaptionedImage], epoch: int) -> None:
-        """Sends each image under a name of its own."""
+        """Sends each image under a name of its own.
+
+        Raises:
+            InputError: trackio cannot be imported.
+        """
         image = _trackio().Image
         for number, each in enumerate(images):
             key = name if len(images) == 1 else f"{name}/{number + 1}"

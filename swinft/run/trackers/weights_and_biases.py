@@ -47,7 +47,11 @@ class WandbTracker(Tracker):
         self._stepped = set[str]()  # names of what callbacks log, which have the optimiser step as x axis
 
     def check(self) -> None:
-        """Checks package, login and connection; in offline mode the package alone."""
+        """Checks package, login and connection; in offline mode the package alone.
+
+        Raises:
+            InputError: There is no login, or the server does not answer.
+        """
         settings = _settings()
         mode = self._mode(settings)
         if mode in OFFLINE or mode == "disabled":

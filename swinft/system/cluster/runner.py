@@ -57,6 +57,9 @@ class Runner:
         """Files that the copy of the data lacks here; its lock is held until the child is started.
 
         Another child that needs the same copy on this node waits for it. Raises OSError if there is too little space.
+
+        Raises:
+            OSError: The node has too little space on its disk.
         """
         import fcntl  # not on Windows, where no node is
 
@@ -85,7 +88,11 @@ class Runner:
                 file.write(content)
 
     def complete(self, lacking: list[str]) -> None:
-        """Compares what was copied with the list; raises OSError if a file differs."""
+        """Compares what was copied with the list; raises OSError if a file differs.
+
+        Raises:
+            OSError: A file is not as the command listed it.
+        """
         for name in lacking:
             size, digest = self._files[name]
             if not _is_whole(os.path.join(self._to, name), size, digest):

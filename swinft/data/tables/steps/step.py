@@ -89,7 +89,11 @@ class CustomStep(BuiltinStep):
         self.word = class_path_of(type(step))  # type: ignore[misc]  # of the object, not of the class
 
     def run(self, frame: Frame, context: Context) -> Frame:
-        """The step's result; rows with a new index come from the step itself."""
+        """The step's result; rows with a new index come from the step itself.
+
+        Raises:
+            InputError: `apply` fails, or returns no usable table, or another one each time.
+        """
         found, again = self._applied(frame, context), self._applied(frame, context)
         if not found.equals(again):
             raise InputError(f"{context.where}: `apply` returns another table when it is called again.")
@@ -177,7 +181,11 @@ def text(key: str, given: Any) -> str:
 
 
 def name(key: str, given: Any) -> str:
-    """An argument that is text with at least one character."""
+    """An argument that is text with at least one character.
+
+    Raises:
+        InputError: The text is empty.
+    """
     found = text(key, given)
     if not found.strip():
         raise InputError(f"{key} is empty; write a text.")
@@ -185,7 +193,11 @@ def name(key: str, given: Any) -> str:
 
 
 def texts(key: str, given: Any) -> list[str]:
-    """An argument that is a text, or a list of several."""
+    """An argument that is a text, or a list of several.
+
+    Raises:
+        InputError: It is neither a text nor a list of different texts.
+    """
     if isinstance(given, Mapping) or (isinstance(given, Sequence) and not isinstance(given, str) and not given):
         raise InputError(f"{key} is {given!r}; write a text, or a list of texts.")
     found = [
@@ -197,14 +209,22 @@ def texts(key: str, given: Any) -> list[str]:
 
 
 def pairs(key: str, given: Any, example: str) -> dict[str, str]:
-    """An argument that maps texts to texts."""
+    """An argument that maps texts to texts.
+
+    Raises:
+        InputError: It is no mapping of texts.
+    """
     if not isinstance(given, Mapping) or not given:
         raise InputError(f"{key} is {given!r}; write a mapping: {example}.")
     return {text(f"a key of {key}", each): text(f"{key}: '{each}'", value) for each, value in given.items()}
 
 
 def word(key: str, given: Any, allowed: Sequence[str]) -> str:
-    """An argument that is one of several words."""
+    """An argument that is one of several words.
+
+    Raises:
+        InputError: It is not one of the allowed words.
+    """
     if not isinstance(given, str) or given not in allowed:
         raise InputError(f"{key} is {given!r}.{suggest(str(given), allowed)}")
     return given
