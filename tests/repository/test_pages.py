@@ -78,7 +78,9 @@ def shown_commands() -> dict[str, set[str]]:
     """The options that pages show, by command."""
     found: dict[str, set[str]] = {}
     for path in EVERYWHERE:
-        for name, rest in re.findall(r"(?:^|`|# +)swinft (\w+)((?: [^`#\n]*)?)", text_of(path), re.MULTILINE):
+        for name, rest in re.findall(
+            r"(?:^|[`!]|# +)swinft (\w+)((?: (?:[^`#\n\\]|\\\n)*)?)", text_of(path), re.MULTILINE
+        ):
             if name in COMMANDS:
                 options = re.findall(r"(?<!\S)--([\w.-]+)", rest)
                 found.setdefault(name, set()).update(word.replace("-", "_") for word in options)
