@@ -5,17 +5,27 @@ import inspect
 import re
 from typing import get_args
 
+import pytest
+
 import swinft
+from swinft.data.augment.pipelines import Preset
 from swinft.data.masks.tiles import TileConfig
 from swinft.inference.rules.named import BUILTIN, FITTED
+from swinft.inference.tta import VIEWS
+from swinft.laboratory.options import CORRUPTION_NAMES
+from swinft.laboratory.table import INSTRUMENTS
+from swinft.model.backbones.activations import NAMES as ACTIVATIONS
 from swinft.model.decoders import DecoderName
 from swinft.model.heads.classification import ClassLossName
 from swinft.model.heads.multilabel import LabelLossName
 from swinft.model.heads.regression import NumberLossName
 from swinft.model.pooling import PoolingName
+from swinft.model.training.schedules import NAMES as SCHEDULES
+from swinft.run.config.trust import TRUSTED_PACKAGES
 from swinft.run.embed.methods import MODELS
 from swinft.run.ensemble.recipe import MethodName
 from swinft.run.rounds.settings import KEYS
+from swinft.run.submission.plan import FormatName
 from tests.conftest import ROOT
 
 
@@ -94,3 +104,31 @@ def test_keys_of_rounds_and_tiles_and_decoders_are_those_of_their_pages():
     assert {name: float(value) for name, value in tiles.items()} == known
     named = re.search(r"^- `decoder`: (.*?);", text, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", named[1])) == set(get_args(DecoderName))
+
+
+LISTS = {
+    "packages": ("docs/extending.md", r"may name classes of (.*?) without it", TRUSTED_PACKAGES),
+    "packages, again": ("SECURITY.md", r"names only classes of (.*?), each of the kind", TRUSTED_PACKAGES),
+    "schedules": ("docs/extending.md", r"`model.optim.schedule` is (.*?), with `model.optim.schedule_args`", SCHEDULES),
+    "schedules, again": ("docs/configs.md", r"schedule: (warmup_cosine .*?)\n", SCHEDULES),
+    "views": ("docs/extending.md", r"`predict.views` takes names \((.*?)\)", VIEWS),
+    "formats": ("docs/extending.md", r"`submission.format` takes names \((.*?)\)", get_args(FormatName)),
+    "presets": ("docs/configs.md", r"augment: light +# (.*?), or a list", get_args(Preset)),
+    "presets, again": ("README.md", r"augment: light +# (.*?), or a list", get_args(Preset)),
+    "activations": ("docs/lab.md", r"weights load\. Allowed are (.*?)\.", ACTIVATIONS),
+}
+WORDS = {"and", "or", "one", "of", "timm", "s"}  # between the names
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_a_list_in_a_sentence_has_every_name(what):
+    path, pattern, names = LISTS[what]
+    (found,) = re.findall(pattern, (ROOT / path).read_text(), re.DOTALL)
+    words = set(re.findall(r"\w+", found))
+    assert set(names) <= words <= set(names) | WORDS
+
+
+def test_instruments_and_corruptions_are_those_of_their_page():
+    text = page("lab")
+    assert set(re.findall(r"^\| \[`(\w+)`\]", text, re.MULTILINE)) == set(INSTRUMENTS)
+    assert set(first_cells(section(text, "robust"))) == set(CORRUPTION_NAMES)
