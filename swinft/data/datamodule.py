@@ -49,7 +49,7 @@ class CSVDataModule(LightningDataModule):
 
     Args:
         target: Column of the target; a list, also of patterns (`*_vote`), for several numbers or several 0/1 labels.
-        target_kind: What the target is: a name, or an object of a class derived from the kind of one of them.
+        target_kind: `classification`, `regression`, `multilabel`, `segmentation`, or a class derived from one of them.
         train: CSV of the training rows, relative to `root`; or steps that make the table (docs/tables.md).
         image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`. A list of such
             paths, paths by name, or a `swinft.RowImages` (in YAML a mapping with `path`) for several images per row.

@@ -111,8 +111,9 @@ class FoldConfig:
     """The fold of every training row, and which one is held out.
 
     Args:
-        kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set. `holdout` makes
-            one fold in the same way, of `fraction` of the rows, and every other row is trained on.
+        kind: How folds are made: `kfold`, `stratified`, `group`, `stratified_group`, `multilabel`, `multilabel_group`;
+            `auto` stratifies by the target, within groups where `group` is set. `holdout` makes one fold in the same
+            way, of `fraction` of the rows, and every other row is trained on.
         num: Number of folds; null for 5, or for those that `file` has.
         file: The `folds.csv` of another run, relative to the working folder; replaces `kind`, `num`, `rare_classes` and
             `duplicates: group`.

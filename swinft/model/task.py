@@ -70,8 +70,9 @@ class FineTuneTask(OptimizedTask):
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for the model's
             default.
-        pooling: Pooling of an image's positions: `avg` for the backbone's own, another name, or a class derived from
-            swinft.Pooling. For several images per row a mapping: `positions` for this, and `images` for their fusion.
+        pooling: Pooling of an image's positions: `avg` for the backbone's own, `max`, `gem`, `avg+max`, `avgmax`,
+            `attention`, `gated_attention`, `cls`, `stages`, or a class derived from swinft.Pooling. For several
+            images per row a mapping: `positions` for this, and `images` for their fusion.
         metadata_hidden: Width of the network for metadata columns.
         metrics: Names that `swinft metrics` lists, with arguments as `{partial_auc: {min_tpr: 0.9}}`, or the
             `class_path` of a custom `swinft.Metric`; the first selects the best epoch. Null for the head's defaults.

@@ -2,7 +2,10 @@
 
 import ast
 import builtins
+import importlib
+import inspect
 import re
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -169,3 +172,35 @@ def test_the_comparison_sees_what_is_raised(code, lacking, tmp_path, monkeypatch
     monkeypatch.setattr("tests.repository.test_docstrings.ROOT", tmp_path)
     (tmp_path / "m.py").write_text(code)
     assert [line.rpartition("raises ")[2] for line in unnamed_errors(tmp_path / "m.py")] == [lacking] * bool(lacking)
+
+
+# Arguments of settings whose docstring says each value that they take, where `--help` prints it.
+VALUES = {
+    "swinft.data.fold_settings.FoldConfig": ["kind", "rare_classes", "duplicates"],
+    "swinft.data.settings.LoadingConfig": ["resize", "augment_on", "on_bad_image"],
+    "swinft.data.datamodule.CSVDataModule": ["augment", "target_kind"],
+    "swinft.model.task.FineTuneTask": ["pooling"],
+    "swinft.run.embed.options.EmbedOptions": ["rows"],
+    "swinft.run.submission.plan.SubmissionConfig": ["format"],
+    "swinft.tuning.options.TuneOptions": ["objective", "sampler", "pruner"],
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_help_says_every_value_of_a_word(name):
+    module, _, name_of_class = name.rpartition(".")
+    owner = getattr(importlib.import_module(module), name_of_class)
+    hints = typing.get_type_hints(owner.__init__)
+    for argument in VALUES[name]:
+        text = re.search(
+            rf"^ {{4,8}}{argument}:(.*?)(?=^ {{4,8}}\w+:|\Z)", inspect.cleandoc(owner.__doc__), re.S | re.M
+        )[1]
+        words = words_of(hints[argument])
+        assert words, argument
+        assert [word for word in words if f"`{word}`" not in text] == [], argument
+
+
+def words_of(hint: object) -> list[str]:
+    if typing.get_origin(hint) is typing.Literal:
+        return [word for word in typing.get_args(hint) if isinstance(word, str)]
+    return [word for part in typing.get_args(hint) for word in words_of(part)]

@@ -23,7 +23,7 @@ class EmbedOptions:
     Args:
         layer: `pooled`: the features of the backbone's pooling, without metadata; `neck`: what the head's last layer
             reads: these with the embedded metadata, behind the layer `embedding` of an ArcFaceHead; `logits`.
-        rows: The training rows, the rows to predict, or both.
+        rows: `train` for the training rows, `test` for the rows to predict, `all` for both.
         views: Test-time augmentations whose embeddings are averaged, as of `swinft predict`; by default the config's
             `predict.views`.
         backbone: A pretrained backbone of timm whose embeddings are made in the place of the run's networks: it has

@@ -46,8 +46,8 @@ class SubmitOptions(SectionOptions):
         predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. By
             default the run's test_predictions.csv.
         output: File of the submission; by default the run's submission.csv.
-        format: `probabilities`, `label`, `number`, `integer`, `labels`, `top_k` or `'{top_k: {k: 5}}'`; `auto`: by
-            sample, target and first metric; or the class path of a custom format.
+        format: `probabilities`, `label`, `number`, `integer`, `labels`, `rle`, `top_k` or `'{top_k: {k: 5}}'`; `auto`:
+            by sample, target and first metric; or the class path of a custom format.
         threshold: Labels with at least this probability are written, in 0–1; the out-of-fold score with it is printed.
         delimiter: Text between labels.
         id: Id column of the sample submission, if its name differs from that in the test table; `[id, class]` if a row

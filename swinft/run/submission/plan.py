@@ -43,8 +43,8 @@ class SubmissionConfig:
         format: `probabilities`: one column per class or label, or one class of two if the sample has one column;
             `label`: the most probable class; `number`: regression values; `integer`: rounded regression values;
             `labels`: the labels above the threshold; `top_k`: the most probable classes in one cell, the best first:
-            `{top_k: {k: 5, new: new_whale}}`; `auto`: by the sample's cells, the target and the first metric; or the
-            `class_path` of a custom `swinft.SubmissionFormat`.
+            `{top_k: {k: 5, new: new_whale}}`; `rle`: run lengths of masks; `auto`: by the sample's cells, the target
+            and the first metric; or the `class_path` of a custom `swinft.SubmissionFormat`.
         threshold: Labels with at least this probability are written, in 0–1. If all labels of a row are below it, the
             most probable one is written.
         delimiter: Text between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
