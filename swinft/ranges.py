@@ -10,6 +10,11 @@ from typing import Any, TypeVar
 from swinft.errors import InputError, suggest, together
 
 Settings = TypeVar("Settings")
+MOST = 2**32 - 1  # of anything that is counted, and of numpy's seeds: what is beyond it overflows somewhere
+LARGEST = 2**63 - 1  # whole number of torch and numpy
+MOST_PROCESSES = 1024  # each imports torch
+LARGEST_SIDE = 2**16  # of an image in pixels; formats of images end there
+SHOWN_DIGITS = 20
 
 
 class SettingsError(InputError):
@@ -29,7 +34,7 @@ class SettingsError(InputError):
 
 @dataclass(frozen=True)
 class Range:
-    """The allowed values of a number. NaN and infinity are in no range.
+    """The allowed values of a number. NaN, infinity and whole numbers beyond int64 are in no range.
 
     Args:
         low: Lowest value.
@@ -45,13 +50,14 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.above else value >= self.low
-        return math.isfinite(value) and above and (value < self.high if self.below else value <= self.high)
+        is_finite = abs(value) <= LARGEST if is_whole(value) else math.isfinite(value)
+        return is_finite and above and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
         if math.isinf(self.low):
             return "a finite number"
         start = f"above {self.low:.12g}" if self.above else f"from {self.low:.12g}"
-        if math.isinf(self.high):
+        if self.high in (math.inf, MOST):
             return f"a number {start}"
         return f"a number {start}, below {self.high:.12g}" if self.below else f"a number {start} to {self.high:.12g}"
 
@@ -62,7 +68,8 @@ NOT_NEGATIVE = Range(0)
 UNIT = Range(0, 1)  # fractions and probabilities
 BELOW_ONE = Range(0, 1, below=True)
 INSIDE_UNIT = Range(0, 1, above=True, below=True)
-COUNT = Range(1)
+COUNT = Range(1, MOST)
+SIDE = Range(1, LARGEST_SIDE)
 
 
 def range_problems(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[str]:
@@ -78,10 +85,22 @@ def range_problems(section: str, values: Mapping[str, Any], ranges: Mapping[str,
         value = values[key]
         numbers = value if isinstance(value, Sequence) else () if value is None else (value,)
         if any(number not in allowed for number in numbers):
-            shown = list(value) if isinstance(value, Sequence) else value
+            shown = f"[{', '.join(map(short, value))}]" if isinstance(value, Sequence) else short(value)
             each = " each" if isinstance(value, Sequence) else ""
-            problems.append(f"{section}{'.' * bool(section)}{key} is {shown}. Allowed: {allowed}{each}.")
+            most = most_of(max(numbers), int(min(allowed.high, LARGEST))) if allowed.high in (math.inf, MOST) else ""
+            problems.append(f"{section}{'.' * bool(section)}{key} is {shown}. Allowed: {allowed}{most}{each}.")
     return problems
+
+
+def short(value: Any) -> str:
+    """A value as text; of a long whole number the first digits."""
+    text = str(value)
+    return text if len(text) <= SHOWN_DIGITS or not text.isdigit() else f"{text[:SHOWN_DIGITS]}… ({len(text)} digits)"
+
+
+def most_of(value: Any, most: int = MOST) -> str:
+    """The largest whole number, ` to 4294967295`, where a value is beyond it."""
+    return f" to {most}" if is_whole(value) and value > most else ""
 
 
 def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
@@ -104,10 +123,19 @@ def whole_problems(section: str, values: Mapping[str, Any], lowest: Mapping[str,
         lowest: The lowest allowed number, by key.
     """
     return [
-        f"{section}{'.' * bool(section)}{key} is {values[key]!r}. Allowed: a whole number from {low}."
+        f"{section}{'.' * bool(section)}{key} is {_wrong_whole(values[key], low)}"
         for key, low in lowest.items()
-        if not (is_whole(values[key]) and values[key] >= low)
+        if not _is_count(values[key], low)
     ]
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return is_whole(value) and least <= value <= MOST
+
+
+def _wrong_whole(value: Any, least: int) -> str:
+    shown = short(value) if is_whole(value) else repr(value)
+    return f"{shown}. Allowed: a whole number from {least}{most_of(value)}."
 
 
 def is_whole(value: Any) -> bool:
@@ -121,8 +149,8 @@ def check_whole(cls: str, name: str, value: Any, least: int = 1) -> None:
     Raises:
         InputError: It is not.
     """
-    if not is_whole(value) or value < least:
-        raise InputError(f"{cls}: {name} is {value!r}. Allowed: a whole number from {least}.")
+    if not _is_count(value, least):
+        raise InputError(f"{cls}: {name} is {_wrong_whole(value, least)}")
 
 
 def word_problems(section: str, values: Mapping[str, Any], words: Mapping[str, Sequence[Any]]) -> list[str]:

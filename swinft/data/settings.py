@@ -18,7 +18,15 @@ from swinft.data.sampling import Sampler, SamplerName, sampler_problems
 from swinft.data.sources.named import SourceName, source_problems
 from swinft.data.sources.source import Source
 from swinft.errors import suggest
-from swinft.ranges import SettingsError, is_whole, settings_of, text_problems, whole_problems, word_problems
+from swinft.ranges import (
+    MOST_PROCESSES,
+    SettingsError,
+    is_whole,
+    settings_of,
+    text_problems,
+    whole_problems,
+    word_problems,
+)
 
 OnBadImage = Literal["error", "skip"]
 
@@ -101,10 +109,9 @@ class LoadingConfig:
         problems += whole_problems("data.loading", vars(self), {"virtual_epochs": 1})
         problems += text_problems("data.loading", vars(self), (), ("cache_dir", "download"))
         workers: Any = self.num_workers  # types are not checked in a notebook
-        if workers != "auto" and not (is_whole(workers) and workers >= 0):
-            hint = (
-                suggest(workers, ["auto"]) if isinstance(workers, str) else " Allowed: auto, or a whole number from 0."
-            )
+        if workers != "auto" and not (is_whole(workers) and 0 <= workers <= MOST_PROCESSES):
+            allowed = f" Allowed: auto, or a whole number from 0 to {MOST_PROCESSES}."
+            hint = suggest(workers, ["auto"]) if isinstance(workers, str) else allowed
             problems.append(f"data.loading.num_workers is '{workers}'.{hint}")
         if (
             isinstance(self.cache_dir, str)

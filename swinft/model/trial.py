@@ -31,6 +31,8 @@ from swinft.model.training.steps import Steps
 MAX_ROWS = 2
 # Predictions on which metrics are tried, rows times outputs: of more rows and classes they would fill the memory.
 MAX_TRIED_CELLS = 2**26
+OF_BATCH_NORM = "more than 1 value per channel"  # in torch's error about a batch of one row on a grid of one place
+SEVERAL = "BatchNorm needs several values per channel: set data.batch_size to 2 or more,"
 TRIED_STEPS = Steps(1_000_000, 1_000)  # a schedule's checks do not depend on these numbers
 
 
@@ -208,13 +210,30 @@ def try_step(
             raise InputError(
                 f"a training step at {at_size} fails in {where}: {type(error).__name__}: {error}"
             ) from error
-        raise InputError(f"'{spec_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
+        fix = f". {SEVERAL} or a larger data.image_size." if alone and OF_BATCH_NORM in str(error) else ""
+        raise InputError(f"'{spec_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}{fix}") from error
     if not math.isfinite(loss):
         raise InputError(f"the loss of {type(task.net.head).__name__} is {loss} in a trial step.")
     check_rows_alone(predictions, others, custom)
     make_schedule(steps.optimizer, task.optim, TRIED_STEPS)
     _try_metrics(task, predictions, targets, rows, weights)
     return seconds / len(tried.image)
+
+
+def try_one_row(task: FineTuneTask, targets: Tensor, features: Tensor | None, size: tuple[int, int]) -> None:
+    """Takes a training step on one row, where an epoch has no more; arguments as of `try_step`.
+
+    Raises:
+        InputError: It fails, as BatchNorm does with one value per channel.
+    """
+    cpu = torch.device("cpu")
+    try:
+        TrialSteps(task, cpu).train(TrialBatch.of(1, targets, features, task.net.image_shape(size), cpu))
+    except Exception as error:  # as above
+        raise InputError(
+            f"'{spec_name(task.hparams['backbone'])}' cannot train on one row, which is all that an epoch has on a "
+            f"device (data.loading.virtual_epochs, trainer.devices): {error}. Set data.loading.virtual_epochs to less."
+        ) from error
 
 
 def custom_modules(net: nn.Module) -> list[str]:

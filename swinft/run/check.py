@@ -24,9 +24,9 @@ from swinft.json_output import Output
 from swinft.model.metrics import Metric, Traits, traits_of
 from swinft.model.scoring import reads_table
 from swinft.model.task import METADATA_HIDDEN
-from swinft.model.trial import try_step
+from swinft.model.trial import try_one_row, try_step
 from swinft.printing import print_line
-from swinft.ranges import POSITIVE, Range, check_ranges, named_runs
+from swinft.ranges import MOST, POSITIVE, Range, check_ranges, named_runs
 from swinft.run.compute.choices import Choice
 from swinft.run.compute.devices import check_training_devices
 from swinft.run.compute.selection import select_compute
@@ -38,7 +38,7 @@ from swinft.run.experiment import Experiment
 from swinft.run.fold_files import ALL, expanded, trainings_of
 from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.labels import rows_of
-from swinft.run.folds.planned import Planned, planned, step_problems
+from swinft.run.folds.planned import Planned, planned, smallest_batch, step_problems
 from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
 from swinft.run.folds.teacher import DISTILL, LABELS, TeacherRun, teacher_of, teachers_of
 from swinft.run.folds.trainer_checks import check_trainer
@@ -55,7 +55,6 @@ T = TypeVar("T")
 Select = Callable[[Experiment, Schema, TriedTask, torch.device, Planned], Choice]
 
 NO_SAMPLE = "data.sample_submission is not set, so the competition's format is unknown"
-HIGHEST_SEED = 2**32 - 1  # limit of numpy's legacy generator, which Lightning seeds
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,8 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
                 rows_of(experiment, table, teacher)
     if found := step_problems(config, data, trainer.world_size):
         raise together(found)
+    if smallest_batch(config, data, trainer.world_size) == 1 < config.data.batch_size:
+        try_one_row(tried.task, tried.targets, tried.features, tried.size)
     started = time.perf_counter()
     data.check()
     took = time.perf_counter() - started
@@ -188,7 +189,7 @@ def check_numbers(config: Namespace) -> None:
     PredictConfig(**dict(config.predict))
     DistillConfig(**dict(config.distill))
     kept_epochs(config.checkpoint)
-    most = HIGHEST_SEED - (config.data.folds.num or 0)
+    most = MOST - min(config.data.folds.num or 0, MOST // 2)
     if config.seeds is not None and (not config.seeds or len({*config.seeds}) < len(config.seeds)):
         raise InputError(f"seeds is {config.seeds}; give at least one, each once, or null.")
     check_ranges("", {"seeds": config.seeds}, {"seeds": Range(0, most)})

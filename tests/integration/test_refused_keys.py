@@ -10,6 +10,7 @@ NUMBERS = {
     "data.target_kind": "regression",
     "model.head": {"class_path": "swinft.RegressionHead", "init_args": {"clip": [1000.0, 2000.0]}},
 }
+BATCH_NORM = {"model.backbone": "test_resnet", "model.backbone_args": {}}
 IDLE = {
     "mix": ({"model.mix": {"probability": 0.5}}, "model.mix.probability does nothing without model.mix.mixup_alpha"),
     "decay": (
@@ -27,7 +28,12 @@ IDLE = {
     ),
     "no word": ({"checkpoint": 0}, "checkpoint: `0` is not allowed; it must be last or best."),
     "base of a view": ({"predict.views": [{"class_path": "swinft.View"}]}, "'swinft.View' is only a base"),
-    "large": ({"data.image_size": 100_000_000}, "cannot work at 100000000 x 100000000 px (data.image_size)"),
+    "large": ({"data.image_size": 65_536}, "cannot work at 65536 x 65536 px (data.image_size)"),
+    "one row": ({"data.batch_size": 1, **BATCH_NORM}, "set data.batch_size to 2 or more, or a larger data.image_size"),
+    "one row of an epoch": (
+        {"data.loading.virtual_epochs": 12, **BATCH_NORM},
+        "cannot train on one row, which is all that an epoch has on a device (data.loading.virtual_epochs",
+    ),
     "no file": ({"data.test": ""}, "data.test is ''; write the path of a CSV"),
     "lacking": ({"data.folds.extra": [{}]}, "data.folds.extra needs table."),
     "new": (
@@ -35,6 +41,61 @@ IDLE = {
         "new_class moves the threshold of the answer for a new class, and the format 'label' has none",
     ),
 }
+
+
+LARGE = 10**30
+NUMBERS_TOO_LARGE = {
+    "data.batch_size": (
+        LARGE,
+        "data.batch_size is 10000000000000000000… (31 digits). Allowed: a whole number from 1 to",
+    ),
+    "data.image_size": (
+        LARGE,
+        "data.image_size is 10000000000000000000… (31 digits). Allowed: a number from 1 to 65536.",
+    ),
+    "data.loading.num_workers": (
+        5000,
+        "data.loading.num_workers is '5000'. Allowed: auto, or a whole number from 0 to",
+    ),
+    "data.folds.num": (10**400, "data.folds.num is 10000000000000000000… (401 digits). Allowed: a whole number from 2"),
+    "predict.batch_size": (
+        LARGE,
+        "predict.batch_size is 10000000000000000000… (31 digits). Allowed: a number from 1 to",
+    ),
+    "trainer.max_epochs": (LARGE, "trainer.max_epochs is 10000000000000000000… (31 digits). Allowed: a whole number"),
+    "trainer.accumulate_grad_batches": (LARGE, "trainer.accumulate_grad_batches is 10000000000000000000… (31 digits)."),
+    "trainer.gradient_clip_val": (10**400, "trainer.gradient_clip_val is 10000000000000000000… (401 digits). Allowed"),
+    "trainer.limit_train_batches": (10**400, "trainer.limit_train_batches is 10000000000000000000… (401 digits)."),
+    "trainer.devices": (LARGE, "trainer.devices is 10000000000000000000… (31 digits). Allowed: auto, or on the CPU a"),
+    "trainer.num_nodes": (
+        LARGE,
+        "trainer.num_nodes is 10000000000000000000… (31 digits). Allowed: a whole number from",
+    ),
+    "model.freeze_epochs": (
+        10**400,
+        "model.freeze_epochs is 10000000000000000000… (401 digits). Allowed: a number from",
+    ),
+    "model.optim.weight_decay": (
+        10**400,
+        "model.optim.weight_decay: a whole number of 309 or more digits is too large",
+    ),
+    "seed": ("1" * 5000, "is not valid YAML: Exceeds the limit"),
+}
+
+
+@pytest.mark.parametrize("key", NUMBERS_TOO_LARGE)
+def test_a_number_that_nothing_can_hold_is_refused_with_its_key(key, competition, tmp_path, capsys):
+    value, said = NUMBERS_TOO_LARGE[key]
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{key: "VALUE"}))
+    path.write_text(path.read_text().replace("VALUE", str(value)))
+    assert main(["check", "--config", str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_option_of_too_many_digits_is_named(competition, tmp_path, capsys):
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
+    assert main(["check", "--config", str(path), f"--distill.weight={10**400}"]) == 2
+    assert "--distill.weight: a whole number of 309 or more digits is too large" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", IDLE)

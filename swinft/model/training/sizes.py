@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from swinft.errors import InputError
 from swinft.model.backbones.input_size import scaled_windows
-from swinft.ranges import COUNT, check_ranges
+from swinft.ranges import COUNT, SIDE, check_ranges
 
 KEY = "model.optim.sizes"
 Size = tuple[int, int]
@@ -38,7 +38,7 @@ class SizeStage:
         """Checks the ranges."""
         sides = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
         object.__setattr__(self, "size", sides[0] if len(set(sides)) == 1 else sides)
-        check_ranges(KEY, {"size": sides, "epochs": self.epochs}, {"size": COUNT, "epochs": COUNT})
+        check_ranges(KEY, {"size": sides, "epochs": self.epochs}, {"size": SIDE, "epochs": COUNT})
         if len(sides) != 2:
             raise InputError(f"{KEY}.size is {list(sides)}; give one side, or height and width, in pixels.")
 

@@ -36,6 +36,7 @@ ONLY_OPTIONS = (*OWN, "run", "trial")
 
 T = TypeVar("T")
 
+TOO_LARGE = f"a whole number of {sys.float_info.max_10_exp + 1} or more digits is too large."  # no float has them
 FORMAT = "swinft"  # of dumps, beside those of jsonargparse
 set_dumper(FORMAT, yaml_text)
 register_type(AsWritten, serializer=lambda value: value, type_check=lambda value, kind: True)
@@ -59,6 +60,8 @@ def limit_imports(packages: Sequence[str]) -> Iterator[None]:
     )
     try:
         yield
+    except OverflowError:  # a whole number for a key of any number
+        raise InputError(TOO_LARGE) from None
     except Exception as error:
         if name := _not_imported(error):
             raise InputError(f"class_path '{name}' cannot be imported: {type(error).__name__}: {error}.") from error

@@ -28,7 +28,7 @@ from swinft.ranges import COUNT, check_ranges
 from swinft.run.compute.out_of_memory import Policy
 from swinft.run.config.distill import DistillConfig
 from swinft.run.config.files import complete
-from swinft.run.config.parser import Parser, built_once, key_types
+from swinft.run.config.parser import TOO_LARGE, Parser, built_once, key_types
 from swinft.run.config.secrets import fill, mask, redact
 from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
 from swinft.run.config.value_checks import wrong_values
@@ -247,9 +247,9 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
             _refuse([*problems, *wrong_values(files, options, allowed, problems)])
         try:
             config = parser.parse_args(argv)
-        except InputError:
+        except InputError as error:
             found = wrong_values(files, options, allowed)
-            if len(found) > 1 or any(not problem.startswith("--") for problem in found):
+            if len(found) > 1 or str(error) == TOO_LARGE or any(not problem.startswith("--") for problem in found):
                 _refuse(found)
             raise  # of one option, whose error names it
         config.trainer.precision = SPELLINGS.get(str(config.trainer.precision), config.trainer.precision)

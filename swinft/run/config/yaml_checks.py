@@ -65,7 +65,7 @@ def read_nodes(source: Source, text: str) -> yaml.Node:
         yaml.safe_load(text)  # refuses tags of Python objects
     except RecursionError:
         raise InputError(f"{source.name} is not valid: its values are nested too deeply.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError of a number with thousands of digits, or of a date
         raise InputError(f"{source.name} is not valid YAML: {error}") from error
     return root
 

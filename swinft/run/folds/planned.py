@@ -128,6 +128,20 @@ def fold_steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
     return count_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
 
 
+def smallest_batch(config: Namespace, data: CSVDataModule, num_ranks: int) -> int:
+    """Rows of the smallest batch that a fold trains on; arguments as of `planned`."""
+    folds = range(int(data.fold_of_row.max()) + 1)
+    rows = [_epoch_rows(config, data.splits.num_training_rows(fold), num_ranks) for fold in folds]
+    batch_size: int = config.data.batch_size
+    return min(batch_size, *rows)
+
+
+def _epoch_rows(config: Namespace, num_rows: int, num_ranks: int) -> int:
+    """The rows of an epoch on each device."""
+    parts: int = config.data.loading.virtual_epochs
+    return math.ceil(num_rows // parts / num_ranks)
+
+
 def epoch_batches(config: Namespace, num_rows: int, num_ranks: int) -> int:
     """The batches of an epoch on each device; arguments and errors as of `fold_steps`.
 
@@ -135,7 +149,7 @@ def epoch_batches(config: Namespace, num_rows: int, num_ranks: int) -> int:
         InputError: `virtual_epochs` or `limit_train_batches` leave nothing to train on.
     """
     trainer, parts, batch_size = config.trainer, config.data.loading.virtual_epochs, config.data.batch_size
-    rows = math.ceil(num_rows // parts / num_ranks)
+    rows = _epoch_rows(config, num_rows, num_ranks)
     if not rows:
         raise InputError(
             f"data.loading.virtual_epochs is {parts}, and there {number_of(num_rows, 'row', verb='is')} to train on. "

@@ -1,6 +1,5 @@
 """Checks the section `trainer:` by building its Trainer once, before the run starts."""
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from swinft.errors import together
+from swinft.ranges import COUNT, MOST, MOST_PROCESSES, NOT_NEGATIVE, SHOWN_DIGITS, Range, most_of, short
 from swinft.run.compute.devices import devices_per_fold
 from swinft.run.config.callbacks import callback_problems
 from swinft.run.experiment import Experiment
@@ -25,6 +25,7 @@ from swinft.system.precision import Precision, training_precision
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 PROFILERS = ("simple", "advanced", "pytorch")
+PROCESSES = Range(1, MOST_PROCESSES)
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 
@@ -66,30 +67,30 @@ def _value_problems(given: Namespace) -> list[str]:
     limit, clip, on_cpu = given.limit_train_batches, given.gradient_clip_val, given.accelerator == "cpu"
     allowed = {
         "max_epochs": (
-            given.max_epochs >= 1 if given.max_epochs not in (None, -1) else has_steps,
+            given.max_epochs in COUNT if given.max_epochs not in (None, -1) else has_steps,
             "a whole number from 1, or null if trainer.max_steps is set",
         ),
-        "max_steps": (given.max_steps >= 1 or not has_steps, "a whole number from 1, or -1 for no limit"),
-        "accumulate_grad_batches": (given.accumulate_grad_batches >= 1, "a whole number from 1"),
+        "max_steps": (given.max_steps in COUNT or not has_steps, "a whole number from 1, or -1 for no limit"),
+        "accumulate_grad_batches": (given.accumulate_grad_batches in COUNT, "a whole number from 1"),
         "limit_train_batches": (
-            limit is None or (0 < limit <= 1 if isinstance(limit, float) else limit >= 1),
+            limit is None or (0 < limit <= 1 if isinstance(limit, float) else limit in COUNT),
             "a number of batches from 1, a fraction above 0 and up to 1.0, or null",
         ),
-        "gradient_clip_val": (clip is None or (math.isfinite(clip) and clip >= 0), "a number from 0, or null for none"),
+        "gradient_clip_val": (clip is None or clip in NOT_NEGATIVE, "a number from 0, or null for none"),
         "gradient_clip_algorithm": (
             given.gradient_clip_algorithm in (None, "norm", "value"),
             "norm, value, or null for norm",
         ),
         "log_every_n_steps": (
-            given.log_every_n_steps is None or given.log_every_n_steps >= 1,
+            given.log_every_n_steps is None or given.log_every_n_steps in COUNT,
             "a whole number from 1, or null",
         ),
-        "fast_dev_run": (given.fast_dev_run >= 0, "true, false, or a number of batches"),
-        "num_nodes": (given.num_nodes >= 1, "a whole number from 1"),
+        "fast_dev_run": (given.fast_dev_run in Range(0, MOST), "true, false, or a number of batches"),
+        "num_nodes": (given.num_nodes in PROCESSES, f"a whole number from 1 to {MOST_PROCESSES}"),
         "accelerator": (_is_one_of(given.accelerator, ACCELERATORS), ", ".join(ACCELERATORS)),
         "devices": (
             not on_cpu or given.devices == "auto" or _is_count(given.devices),
-            "auto, or on the CPU a number of processes from 1",
+            f"auto, or on the CPU a number of processes from 1 to {MOST_PROCESSES}",
         ),
         "profiler": (_is_one_of(given.profiler, PROFILERS), f"{', '.join(PROFILERS)}, a profiler's class, or null"),
         "strategy": (
@@ -98,7 +99,7 @@ def _value_problems(given: Namespace) -> list[str]:
         ),
     }
     problems = [
-        f"trainer.{key} is {_shown(given[key])}. Allowed: {words}."
+        f"trainer.{key} is {_shown(given[key])}. Allowed: {words}{most_of(given[key])}."
         for key, (is_right, words) in allowed.items()
         if not is_right
     ]
@@ -112,7 +113,7 @@ def _value_problems(given: Namespace) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else str(getattr(value, "class_path", value))
+    return "null" if value is None else short(getattr(value, "class_path", value))
 
 
 def _has_device(accelerator: str) -> bool:
@@ -126,7 +127,7 @@ def _is_one_of(value: Any, words: tuple[str, ...]) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return str(value).isdigit() and int(value) >= 1
+    return str(value).isdigit() and len(str(value)) < SHOWN_DIGITS and int(value) in PROCESSES
 
 
 def _device_problems(trainer: Trainer, given: Namespace, precision: Precision) -> list[str]:
