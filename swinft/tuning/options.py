@@ -21,8 +21,8 @@ class TuneOptions:
             list of choices. Null for the section `tune:` of the config, or else the default space of the backbone.
         trials: Trials of the whole search, with those of earlier starts.
         hours: No fold is started after so many hours of this start; `--resume` continues.
-        objective: `score`, the pooled score of the first metric; or several of it, `seconds` and `parameters`, for which
-            the trials that none other beats in all are found.
+        objective: `score`, the pooled score of the first metric; or several of it, `seconds` and `parameters`, for
+            which the trials that none other beats in all are found.
         sampler: How parameters are chosen: `tpe`, `random`, `cmaes`, `grid` for all combinations, or `nsga2`.
         pruner: Which trials end after a fold: those below the `median` of the earlier ones, those outside the best
             quarter (`percentile`), by `hyperband`, or `none`; `auto` is median with several folds and one objective.
