@@ -1,7 +1,9 @@
-"""Sizes and levels of a sample of images: from their headers, and of images of numbers from their samples."""
+"""Sizes and levels of a sample of images, by their headers or numbers; and images whose pixels are in cells."""
 
 import io
+import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swinft.data.sources.named import make_source
+from swinft.data.tables.numbers import NUMBER
 from swinft.propose.listing import Group, spread
+from swinft.propose.tables import TableFacts
 
 TRIED, TRIED_NUMBERS = 24, 3
+NUMBERED = re.compile(r"(.*?)([0-9]+)")
+LEAST = 64  # pixels of an image
+TRIED_COLUMNS, TRIED_LISTS = 20, 24  # columns of pixels, and cells of lists, that are read
 DICOM, PARQUET = (".dcm", ".dicom"), ".parquet"
 
 
@@ -49,6 +56,18 @@ def look_at(root: Path, group: Group) -> Shown:
     except ImportError as error:
         return Shown(why=f"{error.name} is not installed")
     return _files(root, group)
+
+
+def are_grey(root: Path, names: Sequence[str]) -> bool:
+    """Whether some files have one channel each; False where one of them cannot be read."""
+    try:
+        for name in names:
+            with Image.open(root / name) as opened:
+                if opened.mode not in ("1", "L", "I", "I;16", "F"):
+                    return False
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
+    return bool(names)
 
 
 def _shown(sizes: Sequence[tuple[int, int]], rules: dict[str, Any] | None = None, why: str = "") -> Shown:
@@ -127,3 +146,46 @@ def number_rules(samples: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
     rules: dict[str, Any] = {"keep": "float32", "range": [low, high if high > low else low + 1]}
     rules |= {"scale": "log"} if low > 0 and high > 100 * low else {}
     return rules | ({"fill_nan": low} if finite.size < everything.size else {})
+
+
+def holds_pixels(table: TableFacts) -> bool:
+    """Whether a table holds its images."""
+    return bool(pixel_columns(table)[1] or pixel_lists(table)[0])
+
+
+def pixel_columns(table: TableFacts) -> tuple[str, list[str]]:
+    """Columns of grey values, 0 to 255, whose names differ by a number, and what their names start with."""
+    by_prefix: dict[str, list[str]] = {}
+    for name in table.columns:
+        if match := NUMBERED.fullmatch(name):
+            by_prefix.setdefault(match[1], []).append(name)
+    for prefix, names in by_prefix.items():
+        side = math.isqrt(len(names))
+        tried: Sequence[str] = names[:: max(1, len(names) // TRIED_COLUMNS)]
+        if len(names) >= LEAST and side * side == len(names) and all(_are_grey(table, name) for name in tried):
+            return prefix, names
+    return "", []
+
+
+def _are_grey(table: TableFacts, name: str) -> bool:
+    column = table.columns[name]
+    return column.is_whole and all(0 <= number <= 255 for number in column.numbers[:200])
+
+
+def pixel_lists(table: TableFacts) -> tuple[list[str], int, list[list[str]]]:
+    """Columns whose cells are lists of equally many numbers, which make a square; its side, and some of the lists."""
+    found: dict[int, list[str]] = {}
+    numbers: dict[int, list[list[str]]] = {}
+    for name, column in table.columns.items():
+        lists = [cell.split() for cell in spread([*column.cells], TRIED_LISTS)]
+        lengths = {len(each) for each in lists}
+        side = math.isqrt(min(lengths, default=0))
+        if lengths == {side * side} and side * side >= LEAST and all(map(_are_numbers, lists)):
+            found.setdefault(side, []).append(name)
+            numbers.setdefault(side, []).extend(lists)
+    side = next(iter(found), 0)
+    return found.get(side, []), side, numbers.get(side, [])
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    return all(NUMBER.fullmatch(cell) or cell == "nan" for cell in cells)

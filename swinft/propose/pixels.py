@@ -1,30 +1,25 @@
 """Pixels in a table: a column for each, or lists of numbers in cells, of which several are channels of one image."""
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from swinft.data.tables.numbers import NUMBER
 from swinft.propose.facts import Facts
-from swinft.propose.images import number_rules
-from swinft.propose.listing import Group, spread
+from swinft.propose.images import number_rules, pixel_columns, pixel_lists
+from swinft.propose.listing import Group
 from swinft.propose.roles import Roles
 from swinft.propose.shape import Pixels, Reshaped, ToPredict
 from swinft.propose.tables import TableFacts, made
 from swinft.propose.templates import Template
 
-NUMBERED = re.compile(r"(.*?)([0-9]+)")
-LEAST = 64  # pixels of an image
-TRIED, TRIED_LISTS = 20, 24  # columns of pixels, and cells of lists, that are read
 Loading = tuple[tuple[str, Any, str], ...]
 
 
 def pixels(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
     """A table with the pixels of each image in its columns."""
-    prefix, columns = _of_columns(train)
+    prefix, columns = pixel_columns(train)
     if columns:
         side = math.isqrt(len(columns))
         why = f"its {len(columns):,} columns {prefix}* hold images of {side} × {side} pixels"
@@ -32,7 +27,7 @@ def pixels(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
         return _numbered(roles, train, [f"{prefix}*"], columns, side, why, loading)
     if roles.train_images or facts.scattered(train):
         return None  # lists of numbers beside files of images are no images
-    columns, side, numbers = _of_lists(train)
+    columns, side, numbers = pixel_lists(train)
     if not columns:
         return None
     each = f"lists of {side * side:,} numbers: images of {side} × {side} pixels"
@@ -49,8 +44,8 @@ def _numbered(
 ) -> Reshaped:
     """The table without its pixels, with the number of the row as id where it has none."""
     image = Template(paths[0], Group("", "", "files", train.num_rows, []), 1.0, 1.0)
-    id = next((name for name in train.columns if train.is_unique(name) and name not in columns), None)
-    name = id or roles.sample_id or "row"
+    id = _unique(train, columns)
+    name = id or (roles.test and _unique(roles.test, columns)) or roles.sample_id or "row"
     cells = {each: [*column.cells] for each, column in train.columns.items() if each not in columns}
     steps, test, test_steps = train.steps, roles.test, list[dict[str, Any]]()
     if id is None:
@@ -69,46 +64,14 @@ def _numbered(
     )  # fmt: skip
 
 
+def _unique(table: TableFacts, columns: Sequence[str]) -> str | None:
+    """The first unique column that is neither pixels nor measured."""
+    names = (name for name in table.columns if name not in columns and table.is_unique(name))
+    return next((name for name in names if not table.columns[name].is_number or table.columns[name].is_whole), None)
+
+
 def _with_number(table: TableFacts, name: str) -> tuple[dict[str, Any], ...]:
     return (*(table.steps or ({"csv": table.path},)), {"number": {"column": name, "start": 1}})
-
-
-def _of_columns(table: TableFacts) -> tuple[str, list[str]]:
-    """Columns of grey values, 0 to 255, whose names differ by a number, and what their names start with."""
-    by_prefix: dict[str, list[str]] = {}
-    for name in table.columns:
-        if match := NUMBERED.fullmatch(name):
-            by_prefix.setdefault(match[1], []).append(name)
-    for prefix, names in by_prefix.items():
-        side = math.isqrt(len(names))
-        tried: Sequence[str] = names[:: max(1, len(names) // TRIED)]
-        if len(names) >= LEAST and side * side == len(names) and all(_are_grey(table, name) for name in tried):
-            return prefix, names
-    return "", []
-
-
-def _are_grey(table: TableFacts, name: str) -> bool:
-    column = table.columns[name]
-    return column.is_whole and all(0 <= number <= 255 for number in column.numbers[:200])
-
-
-def _of_lists(table: TableFacts) -> tuple[list[str], int, list[list[str]]]:
-    """Columns whose cells are lists of equally many numbers, which make a square; its side, and some of the lists."""
-    found: dict[int, list[str]] = {}
-    numbers: dict[int, list[list[str]]] = {}
-    for name, column in table.columns.items():
-        lists = [cell.split() for cell in spread([*column.cells], TRIED_LISTS)]
-        lengths = {len(each) for each in lists}
-        side = math.isqrt(min(lengths, default=0))
-        if lengths == {side * side} and side * side >= LEAST and all(map(_are_numbers, lists)):
-            found.setdefault(side, []).append(name)
-            numbers.setdefault(side, []).extend(lists)
-    side = next(iter(found), 0)
-    return found.get(side, []), side, numbers.get(side, [])
-
-
-def _are_numbers(cells: Sequence[str]) -> bool:
-    return all(NUMBER.fullmatch(cell) or cell == "nan" for cell in cells)
 
 
 def _list_loading(lists: Sequence[Sequence[str]]) -> Loading:

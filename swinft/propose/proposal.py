@@ -11,6 +11,7 @@ from swinft.propose.images import Shown, look_at
 from swinft.propose.known import KNOWN, Known
 from swinft.propose.lines import Line
 from swinft.propose.masks import TILE, exclusive, of_mask_files, tile_of, with_mask_files
+from swinft.propose.parts import with_starts
 from swinft.propose.patterns import patterns_of
 from swinft.propose.reshape import by_folders, reshaped, with_flags
 from swinft.propose.roles import Roles, find_roles, id_column
@@ -70,6 +71,7 @@ def propose(slug: str, facts: Facts, root: str) -> Proposal:
         shape = by_folders(facts, roles) or shape
     if (found := _target_of(shape, roles, draft.known)) is not None and found.what == "labels":
         shape = with_flags(shape, found.columns)
+    shape = _with_groups(shape, roles, draft.known)
     side, image = shape.pixels.side if shape.pixels else 0, shape.image
     shown = look_at(facts.root, image.group) if image and not side else Shown(side, side, shape.train.num_rows)
     add_tables(draft, roles, shape, shown)
@@ -113,6 +115,17 @@ def _target_of(shape: Reshaped, roles: Roles, known: Known | None) -> Target | N
     return find_target(shape.train, roles, [*shape.used, *([id] if id else [])], known)
 
 
+def _with_groups(shape: Reshaped, roles: Roles, known: Known | None) -> Reshaped:
+    """The rows with a column of groups made of their ids, where no column says what belongs together."""
+    target = _target_of(shape, roles, known)
+    id = shape.id[0] if shape.id else id_column(shape.train, shape.image, [roles.sample_id])[0]
+    if target is None or id is None or shape.group or shape.has_split or (known and known.group):
+        return shape
+    image = shape.image.columns if shape.image else []
+    found, _ = find_group(shape.train, roles, target, id, image)
+    return shape if found else with_starts(shape, id, target)
+
+
 def _add_target(draft: Draft, roles: Roles, shape: Reshaped, ids: list[str], shown: Shown) -> Target | None:
     """The target and its kind."""
     used = [*ids, *shape.used]
@@ -121,6 +134,11 @@ def _add_target(draft: Draft, roles: Roles, shape: Reshaped, ids: list[str], sho
         shared = roles.test.columns if roles.test else {}
         free = [name for name in shape.train.columns if name not in used and name not in shared]
         missing = "which of these is the target? Set data.target_kind, model.head and model.metrics with it"
+        if len(free) > 1 and (masks := [name for name in free if shape.train.columns[name].are_run_lengths]):
+            missing = (
+                f"a row holds one mask, in {masks[0]}, and another column says which: make a column for each with a step "
+                f"{{pivot: {{index: IMAGE, columns: CLASS, values: {masks[0]}}}}}, and add the images without a mask"
+            )
         draft.leave_open("data.target", free[:SEVERAL] or ["target"], missing)
         return None
     draft.add("data.target", target.columns if len(target.columns) > 1 else target.columns[0], target.why_columns)

@@ -1,27 +1,30 @@
 """Makes one row per image of what was downloaded: names of files, several tables, long tables."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from swinft.propose.facts import Facts
 from swinft.propose.folders import folder_table, purpose
+from swinft.propose.images import are_grey
 from swinft.propose.joins import joined, long, pivoted
 from swinft.propose.known import Known
-from swinft.propose.listing import Group
+from swinft.propose.listing import Group, spread
+from swinft.propose.parts import named_parts
 from swinft.propose.patterns import patterns_of
 from swinft.propose.pixels import pixels
-from swinft.propose.roles import Roles
+from swinft.propose.roles import Roles, is_for_training
 from swinft.propose.shape import Reshaped, ToPredict
 from swinft.propose.tables import TableFacts, made
 from swinft.propose.targets import Target
-from swinft.propose.templates import Template
+from swinft.propose.templates import TRIED_FILES, Template, endings, names_rows, with_ending
 
 
 def reshaped(facts: Facts, roles: Roles, known: Known | None) -> Reshaped | None:
     """The training rows; None where neither a table nor files give them."""
     if roles.train is not None:
-        for make in (pixels, _long, pivoted, _plain, _scattered, joined):
+        for make in (pixels, _long, pivoted, _plain, _scattered, joined, named_parts):
             if (found := make(facts, roles, roles.train)) is not None:
                 return _of_kind(found, roles, known.image) if known and known.image else found
     return by_folders(facts, roles)
@@ -50,13 +53,56 @@ def _plain(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
     if not images:
         return None
     image = images[0]
-    tests = sorted(roles.test_images, key=lambda each: (each.columns != image.columns, -_alike(each.path, image.path)))
+    # Numbers of rows to predict may be those of training rows, too: their images are not in the folder of these.
+    tests = sorted(
+        roles.test_images,
+        key=lambda each: (is_for_training(each), each.columns != image.columns, -_alike(each.path, image.path)),
+    )
     steps = [*roles.test.steps] if roles.test else []
     test = ToPredict(next(iter(tests), None), steps=steps, why=roles.reasons.get("test", ""))
     unique = tuple(name for name in image.columns if train.is_unique(name))
-    return Reshaped(
+    shape = Reshaped(
         train, roles.reasons["train"], image, test, tuple(images[1:]), used=unique,
     )  # fmt: skip
+    return _with_files(facts, roles, _with_id(shape))
+
+
+def _with_id(shape: Reshaped) -> Reshaped:
+    """The rows with an id made of the columns that together name the image, where no column alone names a row."""
+    train, image = shape.train, shape.image
+    if image is None or any(map(train.is_unique, train.columns)) or not names_rows(train, image.columns):
+        return shape
+    name = next(each for each in ("id", "row_id", "id_of_row") if each not in train.columns)
+    made_of = "_".join(f"{{{each}}}" for each in image.columns)
+    cells = {each: [*column.cells] for each, column in train.columns.items()}
+    cells[name] = ["_".join(row) for row in zip(*(cells[each] for each in image.columns), strict=True)]
+    steps = (*(train.steps or ({"csv": train.path},)), {"format": {name: made_of}})
+    table = made(train.path, cells, train.num_rows, is_whole=train.is_whole, encoding=train.encoding, steps=steps)
+    return replace(shape, train=table, id=(name, "made of the columns that together name the image"))
+
+
+def _with_files(facts: Facts, roles: Roles, shape: Reshaped) -> Reshaped:
+    """The rows with all their files, where names differ by a word at the end: `{id}_red.png`, `{id}_green.png`."""
+    image, test_image = shape.image, shape.test.image
+    if image is None or len(names := endings(shape.train, image, facts.images)) < 2:
+        return shape
+    names = sorted(names, key=lambda name: (_channel(name), name))
+    files = tuple(with_ending(image.path, name) for name in names)
+    test = shape.test
+    if test_image is not None and roles.predicted is not None:
+        if {*names} - {*endings(roles.predicted, test_image, facts.images)}:
+            note = f"each row has {len(names)} files ({', '.join(names)}) and the rows to predict others: one is used"
+            return replace(shape, notes=(*shape.notes, note))
+        test = replace(test, files=tuple(with_ending(test_image.path, name) for name in names))
+    is_grey = are_grey(facts.root, spread(image.group.names, TRIED_FILES))
+    rest = tuple(each for each in shape.other_images if each.path not in files)
+    return replace(shape, other_images=rest, test=test, files=files, are_channels=is_grey)
+
+
+def _channel(name: str) -> int:
+    """The place of a colour among the channels of an image; behind them for other words."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((k for k, colour in enumerate(("red", "green", "blue")) if colour in words), 3)
 
 
 def _scattered(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:

@@ -1,16 +1,18 @@
 """Which table holds the training rows, which the rows to predict, which is the sample submission; and their ids."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from swinft.propose.facts import Facts
+from swinft.propose.images import holds_pixels
 from swinft.propose.tables import TableFacts
 from swinft.propose.templates import Template
 
 TEST = re.compile(r"(^|[^a-z])(test|unlabell?ed)([^a-z]|$)")
 TRAIN = re.compile(r"(^|[^a-z])(train|training)([^a-z]|$)")
-SAMPLE = re.compile(r"sample.?sub|submission|sampleentry")
+SAMPLE = re.compile(r"sample.?sub|submission|sampleentry|benchmark")
 LABELS = re.compile(r"label|target|truth|annotation|metadata|list_attr|data_entry")
 
 
@@ -86,6 +88,12 @@ def _index(rest: Sequence[TableFacts], candidates: Sequence[TableFacts], place: 
     return [candidate is rest[place] for candidate in candidates].index(True)
 
 
+def is_for_training(image: Template) -> bool:
+    """Whether images are in a folder that says that they are those of training rows."""
+    folder = os.path.dirname(image.path).lower()
+    return TRAIN.search(folder) is not None and TEST.search(folder) is None
+
+
 def _name(table: TableFacts) -> str:
     """A table's file name, with its folder where that says more."""
     folder = table.path.rpartition("/")[0].lower()
@@ -127,7 +135,7 @@ def _score(facts: Facts, table: TableFacts, sample: TableFacts | None, test: Tab
     score = 0.0
     score += 4 if table.stem in ("train", "training") else 3 if TRAIN.search(table.stem) else 0
     score += 1 if LABELS.search(table.stem) else 0
-    score += 4 if facts.templates(table) or facts.scattered(table) else 0
+    score += 4 if facts.templates(table) or facts.scattered(table) or holds_pixels(table) else 0
     if sample is not None:
         targets = [*sample.columns][1:]
         known = [name for name in targets if name in table.columns]
@@ -178,6 +186,7 @@ def id_column(table: TableFacts, template: Template | None, preferred: Sequence[
         if name in unique:
             return name, "a unique column, which names the image"
     named = [name for name in unique if not table.columns[name].is_number or table.columns[name].is_whole]
+    named = [name for name in named if not table.columns[name].are_run_lengths]
     named.sort(key=lambda name: re.search(r"id$|^id|name|file|path|image", name.lower()) is None)
     if named:
         return named[0], "the first unique column"

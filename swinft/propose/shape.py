@@ -18,6 +18,7 @@ class ToPredict:
         steps: Steps that make them; empty for a table as it is.
         why: Why these.
         sample_steps: Steps that make the sample submission.
+        files: Templates of the files of a row, where each row has several.
     """
 
     image: Template | None = None
@@ -25,6 +26,7 @@ class ToPredict:
     steps: list[dict[str, Any]] = field(default_factory=list)
     why: str = ""
     sample_steps: list[dict[str, Any]] = field(default_factory=list)
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Reshaped:
         categories: Columns that tell rows of one image apart: metadata.
         group: The column of the folds' groups, and why, where the shape tells it.
         pixels: The images, where the table holds them.
+        files: Templates of the files of a row, where each row has several.
+        are_channels: Whether each of these files is a channel of one image.
     """
 
     train: TableFacts
@@ -77,3 +81,5 @@ class Reshaped:
     categories: tuple[str, ...] = ()
     group: tuple[str, str] | None = None
     pixels: Pixels | None = None
+    files: tuple[str, ...] = ()
+    are_channels: bool = False

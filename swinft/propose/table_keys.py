@@ -45,6 +45,12 @@ def _add_images(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> No
     channels = shape.pixels.channels if shape.pixels else ()
     given_image = {"path": [*channels], "channels": "grey"} if channels else _several(image.path)
     why = "a channel of the image each" if channels else "" if is_made else why
+    if shape.files:
+        are_grey = shape.are_channels
+        given_image = {"path": [*shape.files], "channels": "grey"} if are_grey else [*shape.files]
+        what = "one channel each: together they are one image" if are_grey else "the network sees all of them"
+        why = f"each row has {len(shape.files)} files, {what}; {why}"
+        others = []
     draft.add("data.image", given_image, why, *others)
     if roles.predicted is not None or shape.test.steps:
         if test_image is None:
@@ -54,7 +60,7 @@ def _add_images(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> No
             draft.notes.append(f"data.columns.test_image: {why}")
         elif test_image.path != image.path:
             why = f"{test_image.found:.0%} of a sample of the rows to predict have this file"
-            draft.add("data.columns.test_image", test_image.path, why)
+            draft.add("data.columns.test_image", [*shape.test.files] or test_image.path, why)
     source = image.container
     if source != "files":
         why = f"the images are read from {image.group.folder.split('/')[0]} without unpacking it"

@@ -24,6 +24,7 @@ COCO = (b'"images"', b'"annotations"')
 BLOCK = 64  # rows that are kept together: rows of one image often follow each other
 FULLY_COUNTED = 8  # columns whose distinct values are counted in every row
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+RUN_LENGTHS = re.compile(r"[0-9]+ [0-9]+( [0-9]+ [0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ class Column:
     def is_flag(self) -> bool:
         """Whether the cells are 0 and 1, or True and False."""
         return bool(self.values) and {_flag(cell) for cell in self.values} <= {"0", "1"}
+
+    @cached_property
+    def are_run_lengths(self) -> bool:
+        """Whether the cells are run lengths of masks, like `1 3 10 5`."""
+        return bool(self.values) and all(RUN_LENGTHS.fullmatch(cell) for cell in list(self.values)[:200])
 
     @cached_property
     def numbers(self) -> list[float]:

@@ -19,7 +19,6 @@ GRADES = re.compile(r"grade|level|severity|stage|diagnosis|rating|kl_?score|bira
 HELD_OUT = re.compile(r"k?_?folds?|fold_?id|(is_?)?(split|subset|train|test|val|valid|validation)")
 PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout"}  # values of a split
 AN_ID = re.compile(r"(^|_| )ids?$|individual|identity|^id$")
-RLE = re.compile(r"[0-9]+ [0-9]+( [0-9]+ [0-9]+)*")
 DELIMITERS = (" ", "|", ",", ";", "/", "+")
 MOST_CLASSES = 30  # whole numbers with more distinct values are measured, not classes
 MOST_NAMES = 0.7  # classes per row: with more, nearly every row would be a class of its own
@@ -83,6 +82,8 @@ def find_target(train: TableFacts, roles: Roles, used: Sequence[str], known: Kno
         chosen = chosen or _by_name(train, roles.test, free)
     if chosen is None:
         return None
+    if len({train.columns[name].are_run_lengths for name in chosen.columns}) > 1:
+        return None  # a row for each mask of an image, and a column that says which mask it is
     what, why, delimiter = kind_of(train, chosen, sample, known)
     column = train.columns[chosen.columns[0]]
     if what == "classes" and len(column.values) > MOST_NAMES * max(1, len(column.filled)):
@@ -186,6 +187,8 @@ def _by_name(train: TableFacts, test: TableFacts | None, free: list[str]) -> Cho
         return Chosen([named[0]], "its name", others=others)
     if are_all:
         return Chosen(flags, f"{len(flags):,} columns of two values each")
+    if test is not None and len(free) > 1 and all(train.columns[name].is_number for name in free):
+        return Chosen(free, "the columns that the rows to predict lack, all of them numbers")
     return None
 
 
@@ -220,24 +223,21 @@ def kind_of(
     if known and known.what:
         return known.what, f"the competition's ({known.source})", known.delimiter
     if len(columns) > 1:
-        return (*_kind_of_columns(columns), None)
+        return (*kind_of_columns(columns), None)
     column = columns[0]
     wanted = [] if sample is None else [sample.columns[name] for name in [*sample.columns][1:]]
     cells = wanted[0] if len(wanted) == 1 else None
-    if _is_run_lengths(column):
+    if column.are_run_lengths:
         return "masks", "run lengths of a mask, like '1 3 10 5'", None
     if not column.is_number:
         return _kind_of_text(column, cells, chosen)
     return (*_kind_of_numbers(column, cells, chosen), None)
 
 
-def _is_run_lengths(column: Column) -> bool:
-    return bool(column.values) and all(RLE.fullmatch(cell) for cell in list(column.values)[:200])
-
-
-def _kind_of_columns(columns: Sequence[Column]) -> tuple[str, str]:
+def kind_of_columns(columns: Sequence[Column]) -> tuple[str, str]:
+    """What several columns are, and why."""
     count = len(columns)
-    if all(_is_run_lengths(column) for column in columns):
+    if all(column.are_run_lengths for column in columns):
         return "masks", f"{count} columns of run lengths of a mask, like '1 3 10 5'"
     if all(_flag_pair(column) for column in columns):
         ones = _ones(columns)
@@ -260,7 +260,7 @@ def _is_one(cell: str) -> bool:
 
 def _kind_of_text(column: Column, cells: Column | None, chosen: Chosen) -> tuple[str, str, str | None]:
     values = column.values
-    if not chosen.of_values and (delimiter := _delimiter(column)):
+    if not chosen.of_values and (delimiter := _delimiter(column) or _blank_by(cells, column)):
         labels = {word.strip() for value in values for word in value.split(delimiter)}
         return "label_sets", f"sets of {len(labels):,} labels, with '{delimiter}' between them", delimiter
     if cells is not None and cells.values:
@@ -283,6 +283,15 @@ def _delimiter(column: Column) -> str | None:
         if several and "" not in words and len(words) < len(values) and alone >= 0.5 * len(words):
             return mark
     return None
+
+
+def _blank_by(cells: Column | None, column: Column) -> str | None:
+    """A blank, if several cells of the sample are words of the column's cells, and no cell is one of these words."""
+    words = {word for value in column.values for word in value.split()}
+    given = [cell for cell in list(cells.values)[:50] if " " in cell] if cells is not None else []
+    if not given or words & {*column.values} == words or len(words) >= len(column.values):
+        return None
+    return " " if all({*cell.split()} <= words and cell not in column.values for cell in given) else None
 
 
 def _kind_of_numbers(column: Column, cells: Column | None, chosen: Chosen) -> tuple[str, str]:

@@ -1,11 +1,13 @@
 """Finds how the images of a table's rows are named: a template like `train/{Id}.jpg`, verified on a sample of rows."""
 
+import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations, permutations
 from pathlib import Path
 
 from swinft.data.image_paths import FIELD, fields
@@ -13,6 +15,9 @@ from swinft.propose.listing import Container, Group, Listing, spread
 from swinft.propose.tables import Column, TableFacts
 
 TRIED_FILES, TRIED_ROWS = 24, 60  # of a group and of a table, evenly spread
+MOST_TEMPLATES = 8  # of a group that are tried
+TRIED_ENDINGS = 3  # rows whose folder is listed
+MOST_PAIRED, MOST_WORDS = 8, 12  # columns that are paired; words of a name and the signs between them
 ENOUGH = 0.95  # of the tried rows have their image
 LEAST_KEY = 0.2  # distinct values per row of a column that may name images: more than classes, fewer for long tables
 
@@ -81,31 +86,70 @@ class Images:
 def find_templates(table: TableFacts, images: Images) -> list[Template]:
     """The templates with which nearly all rows of a table have an image, the best first."""
     keys = Keys(table)
-    found = []
-    for group in images.groups:
-        if group.count < 1 or not group.names:
-            continue
-        counts = Counter(path for name in spread(group.names, TRIED_FILES) for path in keys.templates(name, group))
-        tried = min(TRIED_FILES, len(group.names))
-        for path, count in counts.most_common(4):
-            share = _share_found(path, group, table, images)
-            if share >= ENOUGH:
-                found.append(Template(path, group, share, count / tried))
+    found = _found(table, images, keys.templates)
+    if not any(table.is_unique(name) for each in found for name in each.columns):
+        found += _found(table, images, keys.of_pairs)
     order = {"files": 0, "zip": 1, "hdf5": 2}
     # Of images in several forms, files as photographs come first; then templates with few columns.
     return sorted(
         found,
         key=lambda each: (
-            not any(table.is_unique(name) for name in each.columns),
+            not names_rows(table, each.columns),
+            is_aside(each.group.folder) or is_aside(os.path.basename(FIELD.sub("", each.path))),
             -round(each.covered, 1),
             each.is_open,
             each.group.suffix.lower() in (".dcm", ".tif", ".tiff", ".npy"),
             order[each.container],
-            is_aside(each.group.folder),
             len(each.columns),
             len(each.path),
         ),
     )
+
+
+def endings(table: TableFacts, image: Template, images: Images) -> list[str]:
+    """How the names of a row's files end, if they are alike but for a word: `_red.png`, `_green.png`; else empty."""
+    before, _, ending = image.path.rpartition("}")
+    if image.container != "files" or not before or "*" in image.path or "/" in ending or ending == image.group.suffix:
+        return []
+    start = before + "}"
+    found: set[str] | None = None
+    for row in range(min(TRIED_ENDINGS, table.num_kept)):
+        folder, name = os.path.split(filled(start, table.row(row)))
+        if not os.path.isdir(images.root / folder):
+            return []
+        files = Path(images.root, folder).glob(f"{glob.escape(name)}[_. -]*{image.group.suffix}")
+        of_row = {file.name[len(name) :] for file in files} - {image.group.suffix}
+        found = of_row if found is None else found & of_row
+    named = [each for each in found or () if not is_aside(each)]
+    return [each for each in named if _share_found(start + each, image.group, table, images) >= ENOUGH]
+
+
+def with_ending(path: str, ending: str) -> str:
+    """A template with another word after its last column."""
+    return f"{path.rpartition('}')[0]}}}{ending}"
+
+
+def names_rows(table: TableFacts, columns: Sequence[str]) -> bool:
+    """Whether the cells of some columns together are those of one row."""
+    if any(table.is_unique(name) for name in columns):
+        return True
+    cells = [*zip(*(table.columns[name].cells for name in columns), strict=True)]
+    return len(columns) > 1 and len({*cells}) == len(cells)
+
+
+def _found(table: TableFacts, images: Images, made: Callable[[str, Group], Iterator[str]]) -> list[Template]:
+    """Those of the templates made from names of files with which nearly all rows have an image."""
+    found = []
+    for group in images.groups:
+        if group.count < 1 or not group.names:
+            continue
+        counts = Counter(path for name in spread(group.names, TRIED_FILES) for path in made(name, group))
+        tried = min(TRIED_FILES, len(group.names))
+        for path, count in counts.most_common(MOST_TEMPLATES):
+            share = _share_found(path, group, table, images)
+            if share >= ENOUGH:
+                found.append(Template(path, group, share, count / tried))
+    return found
 
 
 def is_aside(folder: str) -> bool:
@@ -185,6 +229,29 @@ class Keys:
                     rest = [[cells.get(each, each) for each in part] for part in (words[:place], words[end:])]
                     yield [*parts[:-1], "".join([*rest[0], f"{{{column}}}", *rest[1]]) + group.suffix], row
                     return
+
+    @cached_property
+    def pairs(self) -> dict[tuple[str, str], dict[tuple[str, str], int]]:
+        """By two columns that together name a row, and by their cells, the row."""
+        names = [name for name, column in self.table.columns.items() if _may_name(column) and len(column.values) > 1]
+        found = {}
+        for one, other in permutations(names[:MOST_PAIRED], 2):
+            cells = zip(self.table.columns[one].cells, self.table.columns[other].cells, strict=True)
+            rows = {pair: row for row, pair in enumerate(cells)}
+            if not self.table.is_unique(one) and not self.table.is_unique(other) and len(rows) == self.table.num_kept:
+                found[one, other] = rows
+        return found
+
+    def of_pairs(self, path: str, group: Group) -> Iterator[str]:
+        """The templates by which a file could be that of the row with two words of its name in two columns."""
+        *folders, last = path.split("/")
+        words = re.split(r"([_\-. ])", last[: len(last) - len(group.suffix)] if group.suffix else last)
+        for (one, other), rows in self.pairs.items():
+            for first, second in combinations(range(0, min(len(words), MOST_WORDS), 2), 2):
+                if (row := rows.get((words[first], words[second]))) is not None:
+                    named = [*words]
+                    named[first], named[second] = f"{{{one}}}", f"{{{other}}}"
+                    yield self._with_folders([*folders, "".join(named) + group.suffix], row, one)
 
     def _with_folders(self, template: list[str], row: int, column: str) -> str:
         """The template with other columns in place of folders that are cells of the row."""

@@ -163,6 +163,8 @@ def metric_line(
     has_whole = bool(cells) and all(cell in ("0", "1") for cell in cells)
     if target.what == "label_sets" and sample is None:
         names, why = METRICS["labels"]
+    if target.what in ("classes", "binary") and sample is not None and len(sample.columns) > 2:
+        names, why = METRICS["one_hot"]
     if known and known.metrics:
         official, *rest = known.metrics
         if official == TAXONOMY:

@@ -87,8 +87,154 @@ def chest_xrays(root: Path, numbers: Random) -> None:
     (root / "test_list.txt").write_text("\n".join(names[:6]))
 
 
+def protein_atlas(root: Path, numbers: Random) -> None:
+    """A grey file for each of four stains of a cell; sets of numbers of labels."""
+
+    def cells(folder: str, count: int) -> list[str]:
+        ids = [f"{id}-bba0-11e8-b2b9-ac1f6b6435d0" for id in hexes(numbers, 8, count)]
+        for id in ids:
+            for k, stain in enumerate(("blue", "green", "red", "yellow")):
+                save(root / folder / f"{id}_{stain}.png", of_class(numbers, k, 4, SIDE)[..., 0])
+        return ids
+
+    ids = cells("train", 48)  # a multiple of the files that are tried: a sample may have files of one stain only
+    write(
+        root / "train.csv",
+        {"Id": ids, "Target": [f"{row % 5} {5 + row % 2}" if row % 3 else f"{row % 7}" for row in range(48)]},
+    )
+    write(root / "sample_submission.csv", {"Id": cells("test", 8), "Predicted": ["0"] * 8})
+
+
+def amazon(root: Path, numbers: Random) -> None:
+    """Sets of words, of which none stands alone, and the same set in each row of the sample."""
+    ids, tags = [f"train_{row}" for row in range(60)], []
+    for row, id in enumerate(ids):
+        rest = [word for word in ("agriculture", "road", "water", "slash_burn") if numbers.random() < 0.4]
+        tags.append(" ".join([("clear", "cloudy", "haze")[row % 3], "primary", *rest]))
+        save(root / "train-jpg" / f"{id}.jpg", of_class(numbers, row % 3, 3, SIDE))
+    write(root / "train_v2.csv", {"image_name": ids, "tags": tags})
+    for row in range(6):
+        save(root / "test-jpg" / f"test_{row}.jpg", of_class(numbers, 0, 3, SIDE))
+    write(
+        root / "sample_submission_v2.csv",
+        {"image_name": [f"test_{row}" for row in range(6)], "tags": ["primary clear road water haze"] * 6},
+    )
+
+
+def hemorrhages(root: Path, numbers: Random) -> None:
+    """A row for each image and label, in ids of both; no table names the images."""
+    names = ["epidural", "subdural", "any"]
+    for name, folder, count, column in (
+        ("stage_2_train", "stage_2_train", 30, None),
+        ("stage_2_sample_submission", "stage_2_test", 6, 0.5),
+    ):
+        ids = [f"ID_{id}" for id in hexes(numbers, 9, count)]
+        for row, id in enumerate(ids):
+            save(root / folder / f"{id}.png", of_class(numbers, row % 2, 2, SIDE))
+        values = [int(row % (k + 2) == 0) if column is None else column for row in range(count) for k in range(3)]
+        write(root / f"{name}.csv", {"ID": [f"{id}_{name}" for id in ids for name in names], "Label": values})
+
+
+def retinas(root: Path, numbers: Random) -> None:
+    """Both eyes of each person, whom the names of the images tell."""
+    eyes = [f"{person}_{side}" for person in range(10, 40) for side in ("left", "right")]
+    write(root / "trainLabels.csv", {"image": eyes, "level": classes_of(numbers, 60, 5)})
+    tests = [f"{person}_{side}" for person in range(1, 5) for side in ("left", "right")]
+    write(root / "sampleSubmission.csv", {"image": tests, "level": [0] * 8})
+    for folder, names in (("train", eyes), ("test", tests)):
+        for name in names:
+            save(root / folder / f"{name}.jpeg", of_class(numbers, 0, 2, SIDE))
+
+
+def nerves(root: Path, numbers: Random) -> None:
+    """Two columns name an image, masks stand beside the images, and the numbers of the rows to predict are in both folders."""
+    pairs = [(subject, frame) for subject in range(1, 9) for frame in range(1, 6)]
+    for subject, frame in pairs:
+        for end in ("", "_mask"):
+            save(root / "train" / f"{subject}_{frame}{end}.tif", of_class(numbers, 0, 2, SIDE))
+    masks = [f"{1 + row} {3 + row % 4}" if row % 3 else "" for row in range(40)]
+    write(
+        root / "train_masks.csv",
+        {"subject": [pair[0] for pair in pairs], "img": [pair[1] for pair in pairs], "pixels": masks},
+    )
+    for row in range(1, 7):
+        save(root / "test" / f"{row}.tif", of_class(numbers, 0, 2, SIDE))
+    write(root / "sample_submission.csv", {"img": [*range(1, 7)], "pixels": ["1 1"] * 6})
+
+
+def invasive_plants(root: Path, numbers: Random) -> None:
+    """Files of training rows and of rows to predict have the same numbers; the sample is a benchmark of zeros."""
+    for folder, count in (("train", 40), ("test", 8)):
+        for row in range(1, count + 1):
+            save(root / folder / f"{row}.jpg", of_class(numbers, row % 2, 2, SIDE))
+    write(root / "train_labels.csv", {"name": [*range(1, 41)], "invasive": [row % 2 for row in range(40)]})
+    write(root / "all_zeros_benchmark.csv", {"name": [*range(1, 9)], "invasive": [0.0] * 8})
+
+
+def drivers(root: Path, numbers: Random) -> None:
+    """A column for each class in the sample; the person of an image in the table."""
+    classes = [f"c{k}" for k in range(4)]
+    rows = [(f"p{10 + row % 6:03d}", classes[row // 12], f"img_{1000 + row}.jpg") for row in range(48)]
+    for _, name, file in rows:
+        save(root / "imgs" / "train" / name / file, of_class(numbers, int(name[1]), 4, SIDE))
+    write(
+        root / "driver_imgs_list.csv",
+        dict(zip(("subject", "classname", "img"), map(list, zip(*rows, strict=True)), strict=True)),
+    )
+    files = [f"img_{row}.jpg" for row in range(6)]
+    for file in files:
+        save(root / "imgs" / "test" / file, of_class(numbers, 0, 4, SIDE))
+    write(root / "sample_submission.csv", {"img": files, **{name: [0.25] * 6 for name in classes}})
+
+
+def keypoints(root: Path, numbers: Random) -> None:
+    """Pixels in one cell of a row, targets with gaps, another table whose rows have the columns of the sample."""
+
+    def pixels(count: int) -> list[str]:
+        return [" ".join(map(str, numbers.integers(0, 256, 144))) for _ in range(count)]
+
+    points = {name: [f"{value:.4f}" for value in 12 * numbers.random(30)] for name in ("eye_x", "eye_y", "nose_x")}
+    points["nose_x"][3] = ""
+    write(root / "training.csv", {**points, "Image": pixels(30)})
+    write(root / "test.csv", {"ImageId": [1, 2], "Image": pixels(2)})
+    rows = {"RowId": [*range(1, 7)], "ImageId": [1, 1, 1, 2, 2, 2], "FeatureName": [*points] * 2, "Location": ["?"] * 6}
+    write(root / "IdLookupTable.csv", rows)
+    write(root / "SampleSubmission.csv", {"RowId": rows["RowId"], "Location": [0] * 6})
+
+
+def steel(root: Path, numbers: Random) -> None:
+    """A row for each mask of an image, and a column that says of which class it is; images without a mask have no row."""
+    files = [f"{id}.jpg" for id in hexes(numbers, 9, 30)]
+    for file in files:
+        save(root / "train_images" / file, of_class(numbers, 0, 2, SIDE))
+    rows = [(file, 1 + k % 4, f"{1 + k} 4") for k, file in enumerate([*files[:20], *files[:6]])]
+    write(
+        root / "train.csv",
+        dict(zip(("ImageId", "ClassId", "EncodedPixels"), map(list, zip(*rows, strict=True)), strict=True)),
+    )
+    save(root / "test_images" / "0.jpg", of_class(numbers, 0, 2, SIDE))
+    write(root / "sample_submission.csv", {"ImageId": ["0.jpg"], "EncodedPixels": ["1 400"], "ClassId": [0]})
+
+
 OTHERS: dict[str, Callable[[Path, Random], None]] = {
-    make.__name__: make for make in (plant_seedlings, flowers, oxford_pets, birds, celeba, chest_xrays)
+    make.__name__: make
+    for make in (
+        plant_seedlings,
+        flowers,
+        oxford_pets,
+        birds,
+        celeba,
+        chest_xrays,
+        protein_atlas,
+        amazon,
+        hemorrhages,
+        retinas,
+        nerves,
+        invasive_plants,
+        drivers,
+        keypoints,
+        steel,
+    )
 }
 
 

@@ -77,6 +77,7 @@ METRIC: dict[str, object] = {
     "rsna_2024": {"grouped_log_loss": SPINE}, "rsna_2025": {"weighted_auc": {"weights": {"Aneurysm Present": 13}}},
     "rsna_knee": "mean_column_auc", "statoil": "kaggle_log_loss",
 }  # fmt: skip
+STAINS = ("red", "green", "blue", "yellow")
 FAST = (
     "petfinder",
     "cassava",
@@ -170,6 +171,58 @@ UNLISTED = {
         "data.folds.group": "Patient ID",
         "model.metrics": ["mean_column_auc"],
     },
+    "protein_atlas": {  # pretrained layers see red, green and blue in their order
+        "data.image": {"path": [f"train/{{Id}}_{stain}.png" for stain in STAINS], "channels": "grey"},
+        "data.columns.test_image": [f"test/{{Id}}_{stain}.png" for stain in STAINS],
+        "data.target_kind": "multilabel",
+    },
+    "amazon": {"data.target": "tags", "data.target_kind": "multilabel", "data.columns.label_delimiter": " "},
+    "hemorrhages": {
+        "data.train": [
+            {"csv": "stage_2_train.csv"},
+            {"extract": {"column": "ID", "pattern": "^(?P<image>.+)_(?P<name>any|epidural|subdural)$"}},
+            {"pivot": {"index": ["image"], "columns": "name", "values": "Label"}},
+        ],
+        "data.image": "stage_2_train/{image}.png",
+        "data.columns.test_image": "stage_2_test/{image}.png",
+        "data.target": ["epidural", "subdural", "any"],
+        "data.target_kind": "multilabel",
+        "submission.id": "ID",
+    },
+    "retinas": {
+        "data.train": [
+            {"csv": "trainLabels.csv"},
+            {"extract": {"column": "image", "pattern": "^(?P<group>.+)_(?P<part>left|right)$"}},
+        ],
+        "data.folds.group": "group",
+        "data.columns.test_image": "test/{image}.jpeg",
+    },
+    "nerves": {
+        "data.train": [{"csv": "train_masks.csv"}, {"format": {"id": "{subject}_{img}"}}],
+        "data.id": "id",
+        "data.columns.test_id": "img",
+        "data.image": "train/{subject}_{img}.tif",
+        "data.columns.test_image": "test/{img}.tif",
+        "data.folds.group": "subject",
+        "data.target_kind": "segmentation",
+    },
+    "invasive_plants": {
+        "data.sample_submission": "all_zeros_benchmark.csv",
+        "data.image": "train/{name}.jpg",
+        "data.columns.test_image": "test/{name}.jpg",
+    },
+    "drivers": {
+        "data.target": "classname",
+        "data.folds.group": "subject",
+        "model.metrics": ["log_loss", "accuracy"],
+    },
+    "keypoints": {
+        "data.train": [{"csv": "training.csv"}, {"number": {"column": "ImageId", "start": 1}}],
+        "data.image": "Image",
+        "data.target": ["eye_x", "eye_y", "nose_x"],
+        "data.columns.on_missing_target": "mask",
+    },
+    "steel": {"data.id": None, "data.target": None, "data.target_kind": None},
 }
 
 
