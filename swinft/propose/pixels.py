@@ -60,7 +60,7 @@ def _numbered(
         table, f"{roles.reasons['train']}; {why}", image,
         ToPredict(image if has_pixels else None, name, test_steps, why_test),
         id=(name, "the number of the row" if id is None else "a unique column"), used=(name,), loading=loading,
-        pixels=Pixels(side, tuple(paths) if len(paths) > 1 else ()),
+        made_of=Pixels(side, tuple(paths) if len(paths) > 1 else ()),
     )  # fmt: skip
 
 

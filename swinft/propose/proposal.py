@@ -15,7 +15,7 @@ from swinft.propose.parts import with_starts
 from swinft.propose.patterns import patterns_of
 from swinft.propose.reshape import by_folders, reshaped, with_flags
 from swinft.propose.roles import Roles, find_roles, id_column
-from swinft.propose.shape import Reshaped
+from swinft.propose.shape import Pixels, Reshaped
 from swinft.propose.table_keys import add_ids, add_tables
 from swinft.propose.targets import Target, find_target
 from swinft.propose.training import KINDS, fold_lines, metric_line, model_lines, size_lines
@@ -72,7 +72,7 @@ def propose(slug: str, facts: Facts, root: str) -> Proposal:
     if (found := _target_of(shape, roles, draft.known)) is not None and found.what == "labels":
         shape = with_flags(shape, found.columns)
     shape = _with_groups(shape, roles, draft.known)
-    side, image = shape.pixels.side if shape.pixels else 0, shape.image
+    side, image = shape.made_of.side if isinstance(shape.made_of, Pixels) else 0, shape.image
     shown = look_at(facts.root, image.group) if image and not side else Shown(side, side, shape.train.num_rows)
     add_tables(draft, roles, shape, shown)
     ids = add_ids(draft, roles, shape)
@@ -136,7 +136,7 @@ def _add_target(draft: Draft, roles: Roles, shape: Reshaped, ids: list[str], sho
         missing = "which of these is the target? Set data.target_kind, model.head and model.metrics with it"
         if len(free) > 1 and (masks := [name for name in free if shape.train.columns[name].are_run_lengths]):
             missing = (
-                f"a row holds one mask, in {masks[0]}, and another column says which: make a column for each with a step "
+                f"a row holds one mask, in {masks[0]}, and another column says which: make a column for each with "
                 f"{{pivot: {{index: IMAGE, columns: CLASS, values: {masks[0]}}}}}, and add the images without a mask"
             )
         draft.leave_open("data.target", free[:SEVERAL] or ["target"], missing)

@@ -15,7 +15,7 @@ from swinft.propose.parts import named_parts
 from swinft.propose.patterns import patterns_of
 from swinft.propose.pixels import pixels
 from swinft.propose.roles import Roles, is_for_training
-from swinft.propose.shape import Reshaped, ToPredict
+from swinft.propose.shape import Files, Reshaped, ToPredict
 from swinft.propose.tables import TableFacts, made
 from swinft.propose.targets import Target
 from swinft.propose.templates import TRIED_FILES, Template, endings, names_rows, with_ending
@@ -96,7 +96,7 @@ def _with_files(facts: Facts, roles: Roles, shape: Reshaped) -> Reshaped:
         test = replace(test, files=tuple(with_ending(test_image.path, name) for name in names))
     is_grey = are_grey(facts.root, spread(image.group.names, TRIED_FILES))
     rest = tuple(each for each in shape.other_images if each.path not in files)
-    return replace(shape, other_images=rest, test=test, files=files, are_channels=is_grey)
+    return replace(shape, other_images=rest, test=test, made_of=Files(files, is_grey))
 
 
 def _channel(name: str) -> int:

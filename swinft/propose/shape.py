@@ -43,6 +43,19 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Images of which each row has several files.
+
+    Args:
+        paths: Their templates.
+        are_channels: Whether each of them is a channel of one image.
+    """
+
+    paths: tuple[str, ...]
+    are_channels: bool
+
+
+@dataclass(frozen=True)
 class Reshaped:
     """The training rows as a run reads them, one per image.
 
@@ -61,9 +74,7 @@ class Reshaped:
         notes: What is to be known, one sentence each.
         categories: Columns that tell rows of one image apart: metadata.
         group: The column of the folds' groups, and why, where the shape tells it.
-        pixels: The images, where the table holds them.
-        files: Templates of the files of a row, where each row has several.
-        are_channels: Whether each of these files is a channel of one image.
+        made_of: What images consist of, where that is not a file each.
     """
 
     train: TableFacts
@@ -80,6 +91,4 @@ class Reshaped:
     notes: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     group: tuple[str, str] | None = None
-    pixels: Pixels | None = None
-    files: tuple[str, ...] = ()
-    are_channels: bool = False
+    made_of: Pixels | Files | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from swinft.propose.draft import Draft
 from swinft.propose.images import Shown
 from swinft.propose.roles import Roles, id_column, test_id_column
-from swinft.propose.shape import Reshaped
+from swinft.propose.shape import Files, Pixels, Reshaped
 
 
 def add_tables(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> None:
@@ -42,15 +42,15 @@ def _add_images(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> No
     why = f"{image.found:.0%} of a sample of rows have this file; {image.group.pattern}: {image.group.count:,} files"
     others = [f"also possible: {each.path}" for each in shape.other_images[:3]]
     is_made = image.path == "{path}" or "{" not in image.path
-    channels = shape.pixels.channels if shape.pixels else ()
+    made_of = shape.made_of
+    channels = made_of.channels if isinstance(made_of, Pixels) else ()
     given_image = {"path": [*channels], "channels": "grey"} if channels else _several(image.path)
     why = "a channel of the image each" if channels else "" if is_made else why
-    if shape.files:
-        are_grey = shape.are_channels
-        given_image = {"path": [*shape.files], "channels": "grey"} if are_grey else [*shape.files]
-        what = "one channel each: together they are one image" if are_grey else "the network sees all of them"
-        why = f"each row has {len(shape.files)} files, {what}; {why}"
-        others = []
+    if isinstance(made_of, Files):
+        paths = [*made_of.paths]
+        given_image = {"path": paths, "channels": "grey"} if made_of.are_channels else paths
+        what = "one channel each: together they are one image" if made_of.are_channels else "the network sees all"
+        why = f"each row has {len(paths)} files, {what}; {why}"
     draft.add("data.image", given_image, why, *others)
     if roles.predicted is not None or shape.test.steps:
         if test_image is None:
