@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 import swinft
+from swinft.cli import COMMANDS
 from swinft.data.augment.pipelines import Preset
 from swinft.data.masks.tiles import TileConfig
 from swinft.inference.rules.named import BUILTIN, FITTED
@@ -132,3 +133,11 @@ def test_instruments_and_corruptions_are_those_of_their_page():
     text = page("lab")
     assert set(re.findall(r"^\| \[`(\w+)`\]", text, re.MULTILINE)) == set(INSTRUMENTS)
     assert set(first_cells(section(text, "robust"))) == set(CORRUPTION_NAMES)
+
+
+def test_commands_that_are_functions_are_those_of_their_page():
+    functions, methods = re.search(
+        r"The commands (.*?) are\s+functions of `swinft`; (.*?) are", page("python"), re.DOTALL
+    ).groups()
+    assert set(re.findall(r"`(\w+)`", functions)) == set(COMMANDS) & set(swinft.__all__)
+    assert set(re.findall(r"`(\w+)`", methods)) == {name for name in COMMANDS if hasattr(swinft.Run, name)}
