@@ -85,11 +85,12 @@ def verify(path: Path) -> Path:
     if not path.is_file():
         raise StoreError(f"{path} is missing. Restore it from a copy{_how_to_remake(record)}.")
     if record is None:
-        what = "is missing: it was not copied with the file, or never written"
+        what = "is missing: it was not copied with the file, or the command that writes the file was killed"
         what = "is damaged" if record_path.is_file() else what
         raise StoreError(
-            f"{path} cannot be verified: its commit record {record_path} {what}. Restore the record from a copy, or "
-            f"add --accept to `swinft fit --resume` to accept the files of a run as they are."
+            f"{path} cannot be verified: its commit record {record_path} {what}. Run the command that writes the file "
+            f"again, restore the record from a copy, or add --accept to `swinft fit --resume` to accept the files of a "
+            f"run as they are."
         )
     current = _current(path)
     if current is None or sha256_of(path) != current["sha256"]:

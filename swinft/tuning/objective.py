@@ -114,7 +114,8 @@ class FitObjective:
         for done in range(1, len(folds) + 1) if settings.is_fold_by_fold else [len(folds)]:
             self._fit(run, experiment, found, folds[:done])
             yield self._measured(run, number, folds[:done])
-        if not run.unfinished_folds() and not is_committed(run.scores):
+        # The report comes last: without it, an earlier process ended before.
+        if not run.unfinished_folds() and not (is_committed(run.scores) and is_committed(run.report)):
             join(run, experiment)
             send_run(run, experiment)
 

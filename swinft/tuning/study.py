@@ -7,7 +7,7 @@ releases the lock, and the next process goes on with the same trial: nothing has
 import json
 import secrets
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -321,7 +321,8 @@ def delete(folder: Folder, storage: str | None) -> None:
             if storage is None:
                 raise InputError(f"the trials of {folder.root} are in another database: give it with --storage too.")
             optuna = import_optuna()
-            optuna.delete_study(study_name=Settings.read(folder).name, storage=open_storage(storage))
+            with suppress(KeyError):  # an earlier process has deleted it, and ended before it deleted the folder
+                optuna.delete_study(study_name=Settings.read(folder).name, storage=open_storage(storage))
         delete_folder(folder.root)
 
 

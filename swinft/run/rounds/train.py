@@ -108,7 +108,7 @@ def _fit(plan: Plan, each: Round, run: Run, experiment: Experiment) -> None:
     """Fits a run, or goes on with it; one that is finished is compared with what it would be now."""
     if run.is_run():
         _check_fresh(plan, each, run, experiment)
-        if is_trained(run):
+        if is_trained(run) and is_committed(run.report):  # it comes last: without it, a process ended before
             print_line(f"{run.root}: done, skipped")
             return
     fit(experiment)
