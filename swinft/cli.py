@@ -172,4 +172,7 @@ def entry() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks is escaped, and ends no command
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main())
+    code = main()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which would end in a library's traceback now
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)

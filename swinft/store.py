@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,14 @@ def replace(path: Path, content: Content) -> None:
         ) from error
 
 
-def commit(path: Path, content: Content, producer: str) -> None:
+def commit(path: Path, content: Content, producer: str, announce: Callable[[str], None] = lambda _: None) -> None:
     """Writes an artefact atomically, with its commit record.
 
     Args:
         path: The artefact. Missing folders are created.
         content: The bytes, or a function that writes them to an open binary file.
         producer: The command that made it, stored in the record.
+        announce: Called with the SHA-256 of the content when it is on disk, before it takes its place.
 
     Raises:
         StoreError: The disk is full or not writable; the artefact that was committed before is unchanged.
@@ -53,6 +54,7 @@ def commit(path: Path, content: Content, producer: str) -> None:
         temporary, digest = write_beside(path, content)
         record = {"size": temporary.stat().st_size, "sha256": digest, "producer": producer}
         try:
+            announce(digest)
             # At no time is the artefact beside a record of other content alone, or without one.
             if before := _current(path):
                 _write_record(path, {**before, NEXT: record})

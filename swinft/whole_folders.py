@@ -57,10 +57,12 @@ def restore(folder: Path) -> None:
 
     Call it with the folder's lock, before asking whether the folder exists.
     """
+    clear_deleted(folder)
     old = _beside(folder, "replaced")
-    if old.is_dir() and not folder.exists():
+    if old.is_dir() and folder.exists():
+        delete_folder(old, of=folder)
+    elif old.is_dir():
         old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def hint_to_restore(folder: Path) -> str:
@@ -71,11 +73,16 @@ def hint_to_restore(folder: Path) -> str:
     return f" A command was ended while it replaced it: the same command puts the earlier one back, which is in {old}."
 
 
-def delete_folder(folder: Path) -> None:
-    """Deletes a folder. Renamed first: a partly deleted one might no longer be recognised as what it was."""
-    clear_deleted(folder)
-    folder.rename(_beside(folder, "overwritten"))
-    clear_deleted(folder)
+def delete_folder(folder: Path, of: Path | None = None) -> None:
+    """Deletes a folder. Renamed first: a partly deleted one might no longer be recognised as what it was, or put back.
+
+    Args:
+        folder: The folder.
+        of: The one that it was, if it is an earlier one; by default itself.
+    """
+    clear_deleted(of or folder)
+    folder.rename(_beside(of or folder, "overwritten"))
+    clear_deleted(of or folder)
 
 
 def clear_deleted(folder: Path) -> None:

@@ -12,6 +12,7 @@ from swinft.errors import number_of
 from swinft.store import sha256_of
 
 NAME = re.compile(r"\d+_seed_\d+|all(_seed_\d+)?")  # of a training that is not just a fold's number
+BEFORE = "before"  # in a provenance, while a file is replaced: that of the present content
 PREDICT = "swinft predict"  # the program that writes predictions with a provenance
 
 
@@ -90,11 +91,12 @@ def maps_beside(path: Path) -> Path:
 def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:
     """The provenance record of a file; None if `maker` did not write the file, or it has changed since."""
     try:
-        made_from: dict[str, Any] = json.loads(beside(path).read_bytes())
-        is_ours = made_from["made_by"] == maker and made_from["sha256"] == sha256_of(path)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found: dict[str, Any] = json.loads(beside(path).read_bytes())
+        both: tuple[dict[str, Any], ...] = found, found.pop(BEFORE, {})
+        wanted = (maker, sha256_of(path))
+        return next((each for each in both if (each.get("made_by"), each.get("sha256")) == wanted), None)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return made_from if is_ours else None
 
 
 def read_provenance(path: Path) -> Provenance | None:

@@ -65,7 +65,7 @@ class Run:
         if (run.root / ROUNDS).is_file():
             return cls.at(_last_round(run.root))
         if not run.root.is_dir():
-            siblings = [str(path.parent) for path in run.root.parent.glob("*/config.yaml")]
+            siblings = [str(path.parent) for path in run.root.parent.glob("[!.]*/config.yaml")]  # not an unfinished one
             put_back = hint_to_restore(run.root) or suggest(str(root), siblings)
             raise InputError(f"there is no run folder '{root}'.{put_back}")
         if not run.is_run():

@@ -8,6 +8,7 @@ from typing import Any
 from swinft.errors import InputError, command, listed
 from swinft.inference.maps import is_foreign
 from swinft.inference.provenance import (
+    BEFORE,
     PREDICT,
     Provenance,
     beside,
@@ -103,13 +104,17 @@ def predictions_made_with(run: Run) -> Provenance:
 
 
 def write_made_from(run: Run, path: Path, content: Content, maker: str, made_from: dict[str, Any]) -> None:
-    """Writes a file and its provenance beside it; with commit records if it is an artefact of the run."""
+    """Writes a file and its provenance beside it; with commit records if it is an artefact of the run.
 
-    def text(sha256: str) -> bytes:
-        return json.dumps({"made_by": maker, "sha256": sha256, **made_from}, indent=1).encode()
+    While an artefact is replaced, the provenance is that of both contents: a crash leaves one of them with its own.
+    """
+
+    def text(sha256: str, **before: Any) -> bytes:
+        return json.dumps({"made_by": maker, "sha256": sha256, **made_from, **before}, indent=1).encode()
 
     if is_own(run, path, maker):
-        commit(path, content, maker)
+        before = {BEFORE: earlier} if (earlier := read_made_from(path, maker)) else {}
+        commit(path, content, maker, lambda sha256: commit(beside(path), text(sha256, **before), maker))
         commit(beside(path), text(digest(path)), maker)
     else:
         replace_together({path: content}, beside(path), lambda found: text(found[path]))

@@ -137,7 +137,7 @@ def read_bytes(path: Path) -> bytes:
         UnreadableError: There is no such file, or it cannot be read.
     """
     if path.is_dir():
-        tables = sorted(str(file) for file in path.iterdir() if ".csv" in file.name)
+        tables = sorted(str(file) for file in shown_in(path) if ".csv" in file.name)
         fix = f"Name the file in it.{suggest(str(path / path.name), tables[:10])}"
         raise UnreadableError("the path is a folder, not a file", fix)
     if path.is_file():
@@ -149,10 +149,15 @@ def read_bytes(path: Path) -> bytes:
         where = "" if path.is_absolute() else f" A relative path starts at data.root, that at {Path.cwd()}."
         raise UnreadableError("there is no such file", f"{missing_folder(path.parent)}{where}", is_missing=True)
     near = [
-        str(file) for file in path.parent.iterdir() if ".csv" in file.name or file.suffix in (".tsv", ".zip", ".txt")
+        str(file) for file in shown_in(path.parent) if ".csv" in file.name or file.suffix in (".tsv", ".zip", ".txt")
     ]
     where = "Change the setting that names it." if path.is_absolute() else "A relative path starts at data.root."
     raise UnreadableError("there is no such file", f"{where}{suggest(str(path), near[:50])}", is_missing=True)
+
+
+def shown_in(folder: Path) -> list[Path]:
+    """What a message may suggest of a folder: not hidden files, such as those that a killed command has left."""
+    return [each for each in folder.iterdir() if not each.name.startswith(".")]
 
 
 def missing_folder(folder: Path) -> str:
@@ -161,7 +166,7 @@ def missing_folder(folder: Path) -> str:
     while not present.is_dir() and present != present.parent:
         folder, present = present, present.parent
     try:
-        others = sorted(entry.name for entry in present.iterdir() if entry.is_dir())
+        others = sorted(entry.name for entry in shown_in(present) if entry.is_dir())
     except OSError:
         others = []
     near = suggest(folder.name, others[:10]) if others else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from swinft.data.image_paths import natural
 from swinft.data.sources.hdf5_objects import find, import_h5py
+from swinft.data.tables.csv_lines import shown_in
 from swinft.data.tables.steps.cells import cell_text
 from swinft.data.tables.steps.files import PATH
 from swinft.data.tables.steps.frame import Context, Frame, lost_patterns, matched_columns
@@ -103,7 +104,7 @@ class HDF5Step(BuiltinStep):
         """The names below the group in natural order, and `path`, as the source `hdf5` reads it."""
         file, h5py = context.path(self.path), import_h5py()
         if not os.path.isfile(file):
-            near = [each.name for each in Path(file).parent.iterdir()] if Path(file).parent.is_dir() else []
+            near = [each.name for each in shown_in(Path(file).parent)] if Path(file).parent.is_dir() else []
             context.fail(
                 "there is no such file", f"Correct the path.{suggest(Path(file).name, near)}", file, is_missing=True
             )
