@@ -31,7 +31,7 @@ def _in_process(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "changes", "run"),
     [
-        (["fit"], {"rounds": [{"name": "base"}]}, "base"),
+        pytest.param(["fit"], {"rounds": [{"name": "base"}]}, "base", marks=pytest.mark.slow),
         (["tune", "--trials", "1"], {"tune": {"model.optim.lr": [1e-3]}}, "trials/0000"),
     ],
     ids=["rounds", "search"],
@@ -134,7 +134,7 @@ REPLACED = {  # the file that a command writes, and options with which its conte
 }
 
 
-@pytest.mark.parametrize("command", REPLACED)
+@pytest.mark.parametrize("command", ["predict", pytest.param("submit", marks=pytest.mark.slow)])
 def test_a_file_of_a_run_that_is_replaced_always_has_its_own_provenance(command, tiny_run, tmp_path, monkeypatch):
     """Predictions of hours were refused: they had taken their place, and what they were made with was not written yet."""
     monkeypatch.chdir(tmp_path)
