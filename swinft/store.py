@@ -11,6 +11,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
     """Checks that a folder is writable (write, flush, rename, delete) and has enough free space.
 
     Args:
-        folder: Created if missing.
+        folder: If it is missing, it is created and deleted again, as are its parents: a command that refuses its
+            options afterwards leaves no empty folder.
         needed_bytes: How much will be written.
         what: What will be written, for the message.
         advice: What to do if the folder is not writable.
@@ -196,6 +198,7 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
     Raises:
         InputError: The folder is not writable or has too little free space.
     """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         moved = folder / f".probe.moved.{own_suffix()}"  # the next probe deletes it if this process is killed
@@ -205,6 +208,10 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
     except OSError as error:
         fix = advice or "Choose another folder with --runs."
         raise InputError(f"{what} cannot be written to {folder}: {error}. {fix}") from error
+    finally:
+        with suppress(OSError):  # of another process that writes there
+            for each in missing:
+                each.rmdir()
     if free < needed_bytes:
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB free, the run needs about {needed_bytes / 1e9:.1f} GB. Free some, or "

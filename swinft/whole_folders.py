@@ -31,6 +31,7 @@ def new_folder(folder: Path, what: str, advice: str = "") -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     probe(part, what=what, advice=advice)
     try:
+        part.mkdir(parents=True)
         yield part
         _flush_all(part)
         if folder.exists():

@@ -9,8 +9,8 @@ from itertools import count
 import pytest
 import torch
 
-from swinft.errors import StoreError
-from swinft.store import commit, discard, is_committed, sweep, verify
+from swinft.errors import InputError, StoreError
+from swinft.store import commit, discard, is_committed, probe, sweep, verify
 from swinft.whole_files import Hashing
 
 
@@ -21,6 +21,15 @@ def test_a_committed_file_reads_back(tmp_path):
     assert is_committed(path)
     assert verify(path).read_bytes() == b"two"
     assert [p.name for p in path.parent.iterdir() if p.is_file()] == ["a.csv"]
+
+
+def test_a_folder_is_probed_without_a_trace(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder in ("mine", "new/deep"):
+        probe(tmp_path / folder)
+    with pytest.raises(InputError, match="GB free"):
+        probe(tmp_path / "new", 10**15)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
 def test_a_file_without_a_record_does_not_exist(tmp_path):

@@ -45,6 +45,8 @@ def main(argv: list[str]) -> Output:
     if note is not None:
         if folder != "runs":
             raise InputError(f"--note takes a run and one text: {command('runs', '--note', note[0], 'the text')}.")
+        if patterns or options != RunsOptions():
+            raise InputError("--note lists no runs: remove --filter, --sort and --metric.")
         run = Run.open(note[0])
         write_note(run, note[1])
         print_line(f"{run.note}: {'written' if run.note.is_file() else 'deleted'}")

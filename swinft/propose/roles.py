@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from swinft.propose.facts import Facts
 from swinft.propose.images import holds_pixels
 from swinft.propose.tables import TableFacts
-from swinft.propose.templates import Template
+from swinft.propose.templates import Template, shared_templates
 
 TEST = re.compile(r"(^|[^a-z])(test|unlabell?ed)([^a-z]|$)")
 TRAIN = re.compile(r"(^|[^a-z])(train|training)([^a-z]|$)")
@@ -73,12 +73,17 @@ def find_roles(facts: Facts) -> Roles:
         reasons["test"] = _why_test(test, sample)
     elif sample is not None:
         reasons["test"] = "there is no test table: the rows to predict are those of the sample submission"
+    named = facts.templates(train) if train else []
+    test_named = facts.templates(predicted) if predicted else []
+    if train and predicted and not test_named:  # rows of few images
+        shared = [each for each in named if not (is_for_training(each) or any(map(train.is_unique, each.columns)))]
+        test_named = shared_templates(shared, predicted, facts.images)
     return Roles(
         train,
         test,
         sample,
-        facts.templates(train) if train else [],
-        facts.templates(predicted) if predicted else [],
+        named,
+        test_named,
         reasons,
         [table for table in rest if table not in (train, test)],
     )

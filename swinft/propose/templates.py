@@ -19,6 +19,7 @@ MOST_TEMPLATES = 8  # of a group that are tried
 TRIED_ENDINGS = 3  # rows whose folder is listed
 MOST_PAIRED, MOST_WORDS = 8, 12  # columns that are paired; words of a name and the signs between them
 ENOUGH = 0.95  # of the tried rows have their image
+MOST_FILES = 0.5  # of the files are named by a column with few values: those of classes are few among all files
 LEAST_KEY = 0.2  # distinct values per row of a column that may name images: more than classes, fewer for long tables
 
 
@@ -89,6 +90,8 @@ def find_templates(table: TableFacts, images: Images) -> list[Template]:
     found = _found(table, images, keys.templates)
     if not any(table.is_unique(name) for each in found for name in each.columns):
         found += _found(table, images, keys.of_pairs)
+    if not found:  # a column of few cells, which may also be classes
+        found += [each for each in _found(table, images, keys.of_rare) if each.covered >= MOST_FILES]
     order = {"files": 0, "zip": 1, "hdf5": 2}
     # Of images in several forms, files as photographs come first; then templates with few columns.
     return sorted(
@@ -152,6 +155,15 @@ def _found(table: TableFacts, images: Images, made: Callable[[str, Group], Itera
     return found
 
 
+def shared_templates(templates: Sequence[Template], table: TableFacts, images: Images) -> list[Template]:
+    """Those of another table by which nearly all rows of this one have an image, too: few rows may name few files."""
+    return [
+        each
+        for each in templates
+        if table.columns.keys() >= set(each.columns) and _share_found(each.path, each.group, table, images) >= ENOUGH
+    ]
+
+
 def is_aside(folder: str) -> bool:
     """Whether a folder holds what is made of images, such as masks and thumbnails."""
     return re.search(r"mask|thumb|segment|annot|trimap", folder.lower()) is not None
@@ -180,12 +192,15 @@ class Keys:
         few = [name for name, column in table.columns.items() if _may_name(column) and len(column.values) >= least]
         many = [name for name in few if len(table.columns[name].values) > 0.9 * rows]
         self.names = [*many, *(name for name in few if name not in many)]
+        others = {name: column for name, column in table.columns.items() if name not in few and _may_name(column)}
+        self.rare = {name for name, column in others.items() if len(column.values) > 1}  # many rows of each image
 
     @cached_property
     def rows(self) -> dict[str, dict[str, int]]:
         """By column and cell, a row that has it."""
         return {
-            name: {cell: row for row, cell in enumerate(self.table.columns[name].cells) if cell} for name in self.names
+            name: {cell: row for row, cell in enumerate(self.table.columns[name].cells) if cell}
+            for name in (*self.names, *self.rare)
         }
 
     def templates(self, path: str, group: Group) -> Iterator[str]:
@@ -196,16 +211,20 @@ class Keys:
             for template, row in self._whole(column, parts, stem, group):
                 yield self._with_folders(template, row, column)
 
+    def of_rare(self, path: str, group: Group) -> Iterator[str]:
+        """The templates by which a file could be that of many rows: a column that is the whole name."""
+        parts = path.split("/")
+        stem = parts[-1][: len(parts[-1]) - len(group.suffix)] if group.suffix else parts[-1]
+        for column in sorted(self.rare):
+            if found := self._named(column, parts, stem, group):
+                yield "/".join(found[0])
+
     def _whole(self, column: str, parts: Sequence[str], stem: str, group: Group) -> Iterator[tuple[list[str], int]]:
         """Templates in which a column is the end of the path, the name, the stem, a part of it, or the folder."""
         rows, name = self.rows[column], "{" + column + "}"
-        for start in range(len(parts)):
-            if (row := rows.get("/".join(parts[start:]))) is not None:
-                yield [*parts[:start], name], row
-                return
-            if group.suffix and (row := rows.get("/".join([*parts[start:-1], stem]))) is not None:
-                yield [*parts[:start], name + group.suffix], row
-                return
+        if found := self._named(column, parts, stem, group):
+            yield found
+            return
         if stem.isdigit() and stem.startswith("0") and (row := rows.get(stem.lstrip("0") or "0")) is not None:
             yield [*parts[:-1], f"{{{column}:0{len(stem)}d}}{group.suffix}"], row
         yield from self._in_stem(column, parts, stem, group)
@@ -213,6 +232,16 @@ class Keys:
             if (row := rows.get(parts[place])) is not None and place == len(parts) - 2:
                 yield [*parts[:place], name, "*" + group.suffix], row
                 return
+
+    def _named(self, column: str, parts: Sequence[str], stem: str, group: Group) -> tuple[list[str], int] | None:
+        """The template in which a column is the end of the path, with or without its suffix, and a row; or None."""
+        rows, name = self.rows[column], "{" + column + "}"
+        for start in range(len(parts)):
+            if (row := rows.get("/".join(parts[start:]))) is not None:
+                return [*parts[:start], name], row
+            if group.suffix and (row := rows.get("/".join([*parts[start:-1], stem]))) is not None:
+                return [*parts[:start], name + group.suffix], row
+        return None
 
     def _in_stem(self, column: str, parts: Sequence[str], stem: str, group: Group) -> Iterator[tuple[list[str], int]]:
         """Templates in which a column is one of several words of the file's name."""

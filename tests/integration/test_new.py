@@ -392,6 +392,30 @@ def test_rows_of_one_image_are_the_groups_where_no_column_holds_them_together(tm
     assert [config["data.folds.group"], config["data.id"], config["data.target"]] == ["file", "row", "label"]
 
 
+@pytest.mark.parametrize("named", ["file", "label"])
+def test_thousands_of_rows_of_each_image_name_it_and_classes_do_not(named, tmp_path):
+    """The rows to predict have 3 of 120 images. An image named as each class is no image of the rows."""
+    root, rng = tmp_path / "data", np.random.default_rng(0)
+    shown = [f"scan_{k:02d}" for k in range(15)] if named == "file" else ["cat", "dog"]
+    names = [f"images/{name}.png" for name in [*shown, *(f"other_{k:03d}" for k in range(105 * (named == "label")))]]
+    one_of_each(names, root, rng)
+    labels = [("cat", "dog")[row % 3 == 0] for row in range(12_000)]
+    write(root / "train.csv", {"id": range(12_000), "file": [shown[row % 12 % len(shown)] for row in range(12_000)],
+                               "label": labels})  # fmt: skip
+    write(root / "test.csv", {"id": range(12_000, 15_000), "file": [shown[-1 - row // 1500] for row in range(3_000)]})
+    write(root / "sample_submission.csv", {"id": range(12_000, 15_000), "label": ["cat"] * 3_000})
+    if named == "label":
+        for table in ("train.csv", "test.csv"):
+            (root / table).write_text((root / table).read_text().replace("file", "camera"))
+    config = proposed("mine", root, tmp_path)
+    if named == "file":
+        assert [config["data.image"], config["data.id"], config["data.target"]] == ["images/{file}.png", "id", "label"]
+        assert config["data.folds.group"] == "file"
+        assert "no images here" not in (tmp_path / "mine.yaml").read_text()
+    else:
+        assert "data.image" not in config
+
+
 def test_text_that_hardly_repeats_is_no_class(tmp_path, capsys):
     root = tmp_path / "data"
     ids = [f"a{row}" for row in range(30)]

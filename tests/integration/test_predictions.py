@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from swinft.cli import main
+from swinft.errors import InputError
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 
@@ -176,6 +177,29 @@ def test_an_output_is_named_as_a_table_so_that_its_record_is_its_own(command, ru
         capsys.readouterr().err
     )
     assert not list(tmp_path.glob("p*"))
+
+
+REFUSED = {
+    "predict": ["--test", "nowhere.csv", "--output", "NEW/p.csv"],
+    "submit": ["--predictions", "nowhere.csv", "--output", "NEW/s.csv"],
+    "explain": ["--ids", "nobody", "--folder", "NEW"],
+    "embed": ["--root", "nowhere"],
+    "export": ["--fold", "0", "--to", "onnx", "--output", "NEW/model.onnx"],
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_a_command_that_refuses_leaves_no_folder(command, run, tmp_path, capsys, monkeypatch):
+    def cannot(*given):
+        raise InputError("this network cannot be exported")
+
+    monkeypatch.setattr("swinft.run.export.export_net", cannot)
+    (run.parent / ".locks").mkdir(exist_ok=True)
+    before = {path for path in tmp_path.rglob("*") if path.is_dir()}
+    words = [word.replace("NEW", str(tmp_path / "new" / "deep")) for word in REFUSED[command]]
+    assert main([command, str(run), *words]) in (1, 2)
+    assert capsys.readouterr().err
+    assert {path for path in tmp_path.rglob("*") if path.is_dir()} == before
 
 
 def test_f120_the_next_step_submits_what_was_predicted(run, tmp_path, capsys):

@@ -83,7 +83,10 @@ def training_data(maker: Maker, needs_images: bool = False) -> CSVDataModule:
     config = maker.experiment.config.clone()
     config.data.root = maker.options.root or config.data.root
     check_inputs(maker.run, config, ("train",))
-    data = maker.experiment.datamodule(maker.run, needs_images, **maker.data_changes)
+    changes = maker.data_changes
+    if maker.options.rows == TRAIN:  # the rows to predict, and their images, need not be there
+        changes |= {"test": None, "sample_submission": None}
+    data = maker.experiment.datamodule(maker.run, needs_images, **changes)
     check_embeddable(data, maker.run)
     check_views(maker.views, *data.settings.shown_to_network)
     data.setup("fit")

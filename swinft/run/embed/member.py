@@ -21,7 +21,7 @@ from swinft.printing import print_line
 from swinft.run.config.parser import option_words
 from swinft.run.embed.files import MAKER
 from swinft.run.embed.fit import Fitting, FoldModel, searched_lines
-from swinft.run.embed.make import make_embeddings, names_test, training_data
+from swinft.run.embed.make import TEST, TRAIN, make_embeddings, names_test, training_data
 from swinft.run.embed.makers import Maker
 from swinft.run.embed.options import DECIDING, EmbedOptions, FitOptions
 from swinft.run.embed.predict import model_file, predict_member
@@ -83,8 +83,8 @@ def make_member(parent: Run, embed: EmbedOptions, options: FitOptions) -> Run:
     Raises:
         InputError: The run is not finished, its folder exists, or the model does not fit.
     """
-    if embed.rows != "all":
-        raise InputError(f"--rows {embed.rows}: --fit needs the embeddings of all rows: remove --rows, or --fit.")
+    if embed.rows == TEST:
+        raise InputError(f"--rows {TEST}: --fit needs the embeddings of the training rows: remove --rows, or --fit.")
     wanted = read_fit(options.fit)
     run = Run.at(parent.root.parent / str(options.name))
     with hold(run.lock, root=run.root):
@@ -100,7 +100,10 @@ def make_member(parent: Run, embed: EmbedOptions, options: FitOptions) -> Run:
         _report(run, made.data, made.metrics)
     print_line(f"{number_of(len(made.rows), 'out-of-fold prediction')}: {run.oof}")
     if names_test(made.maker):
-        predict_member(run, _prediction(embed))
+        if embed.rows == TRAIN:
+            print_line(f"no predictions yet (--rows {TRAIN}): `{command('predict', run.root)}`")
+        else:
+            predict_member(run, _prediction(embed))
     return run
 
 

@@ -11,6 +11,7 @@ from swinft.run.ensemble.engines import EngineName
 from swinft.run.layout import check_name
 
 AUTO, ALL = "auto", "all"
+SEED = 42
 MethodName = Literal[
     "auto",
     "all",
@@ -133,7 +134,7 @@ class Recipe:
     common_rows: bool = False
     bootstrap: int = 500
     leave_one_out: bool = True
-    seed: int = 42
+    seed: int = SEED
     overwrite: bool = False
     allow_code: list[str] | None = None
 
@@ -146,6 +147,8 @@ class Recipe:
             raise InputError(
                 f"engine {self.engine} is for method gbdt, and the method is {self.method}: remove one of them."
             )
+        if self.seed != SEED and not self.bootstrap and not self.leave_one_out:
+            raise InputError("--seed: with --bootstrap 0 and --leave-one-out false nothing is drawn: remove it.")
         if not self.name:
             raise InputError("give the ensemble a name: --name NAME.")
         check_name(self.name)

@@ -8,6 +8,8 @@ from swinft.errors import InputError
 from swinft.ranges import check_whole
 
 RowSet = Literal["train", "test"]
+BATCH_SIZE = 16
+IN_BATCHES: tuple[Method, ...] = ("integrated-gradients", "occlusion")  # the methods with many images per row
 # The methods that have an option of `MethodOptions`; others refuse it.
 OF_METHODS: dict[str, tuple[Method, ...]] = {
     "layer": ("gradcam",),
@@ -53,12 +55,17 @@ class ExplainOptions:
     npy: bool = False
     folder: str | None = None
     root: str | None = None
-    batch_size: int = 16
+    batch_size: int = BATCH_SIZE
     device: str = "auto"
     allow_code: list[str] | None = None
 
     def __post_init__(self) -> None:
         check_whole("swinft explain", "--batch-size", self.batch_size, 1)
+        if self.batch_size != BATCH_SIZE and self.method not in IN_BATCHES:
+            raise InputError(
+                f"--batch-size is for the methods {' and '.join(IN_BATCHES)}, and the method is {self.method}: remove "
+                f"it, or set --method."
+            )
         if self.fold is not None and self.rows == "train":
             raise InputError(
                 "--fold is for rows to predict: a training row is explained by the network of the fold that did not "

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.folds import ALL_ROWS
 from swinft.data.schema import Schema
-from swinft.errors import number_of
+from swinft.errors import InputError, number_of
 from swinft.printing import print_line
 from swinft.ranges import Range, check_ranges
 from swinft.run.check import CheckedRun
@@ -86,6 +86,8 @@ def plan_of(experiment: Experiment) -> Plan:
     config = experiment.config
     check_ranges("", {"--seconds": config.seconds}, {"--seconds": Range(1, 600)})
     gpus = parsed(config.gpus) if config.gpus else None
+    if gpus and config.seconds != SECONDS:
+        raise InputError("--seconds is of what is measured here, and with --gpus nothing is: remove one of them.")
     with TemporaryDirectory() as folder:
         if gpus is None:
             return _measured(experiment, Path(folder))

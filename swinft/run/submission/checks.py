@@ -85,12 +85,12 @@ def check_without_sample(config: SubmissionConfig) -> None:
     Raises:
         InputError: There are some.
     """
-    given = {"id": config.id, "keep": config.keep, "rows": config.rows}
-    if named := [f"submission.{name}" for name, value in given.items() if value]:
-        does = "do nothing" if len(named) > 1 else "does nothing"
+    given = {"id": (config.id, "null"), "keep": (config.keep, "[]"), "rows": (config.rows, "null")}
+    if idle := {f"submission.{name}": none for name, (value, none) in given.items() if value}:
+        does = "do nothing" if len(idle) > 1 else "does nothing"
+        others = " and ".join(f"{name} to {none}" for name, none in idle.items())
         raise InputError(
-            f"{' and '.join(named)} {does} without a sample submission: set data.sample_submission to it, or remove "
-            f"{'them' if len(named) > 1 else 'it'}."
+            f"{' and '.join(idle)} {does} without a sample submission: set data.sample_submission to it, or {others}."
         )
 
 

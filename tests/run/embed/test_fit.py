@@ -102,3 +102,19 @@ def test_a_config_alone_has_rows_and_folds_for_a_backbone(competition, tiny_run,
     assert main(["submit", str(runs / "ridge")]) == 0
     assert main([*words, "--overwrite"]) == 0
     assert main(["fit", "--config", str(config), "--resume", "--fold", "0"]) == 0
+
+
+def test_a_fit_needs_no_image_of_the_rows_to_predict(tiny_run, competition, tmp_path, capsys):
+    run, root = Path(shutil.copytree(tiny_run, tmp_path / "tiny")), tmp_path / "data"
+    shutil.copytree(competition, root)
+    (root / "test.csv").write_text("id\nnowhere\n")
+    words = ["embed", str(run), "--device", "cpu", "--fit", "ridge", "--name", "made", "--root", str(root), *QUICK]
+    assert main([*words, "--rows", "test"]) == 2
+    assert "--fit needs the embeddings of the training rows" in capsys.readouterr().err
+    assert main([*words, "--rows", "train"]) == 0
+    made = tmp_path / "made"
+    assert f"no predictions yet (--rows train): `swinft predict {made}`" in capsys.readouterr().out
+    assert (made / "oof.csv").exists()
+    assert not (made / "test_predictions.csv").exists()
+    assert main(["predict", str(made), "--device", "cpu"]) == 0
+    assert len(pd.read_csv(made / "test_predictions.csv")) == 6
