@@ -58,6 +58,17 @@ class InitArgsMixin:
         return made
 
 
+def signature_of(cls: type) -> inspect.Signature:
+    """The arguments with which an object of a class is made.
+
+    Where a class inherits its constructor, `inspect.signature` of Python 3.11.2 takes those of `InitArgsMixin.__new__`.
+    """
+    if not issubclass(cls, InitArgsMixin):
+        return inspect.signature(cls)
+    signature = inspect.signature(cls.__init__)
+    return signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
 def class_path_of(cls: type) -> str:
     """The class path of a class: its module and name."""
     return f"{cls.__module__}.{cls.__qualname__}"
@@ -223,7 +234,7 @@ def from_word(given: Any, known: Mapping[str, type[T]], what: str) -> T:
 
 def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
     """The parameters of a class by name; a class without a constructor of its own has none."""
-    found = inspect.signature(cls).parameters
+    found = signature_of(cls).parameters
     return {name: each for name, each in found.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
 
 

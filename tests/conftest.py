@@ -30,6 +30,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded images of tests sta
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
 
 ROOT = Path(__file__).parent.parent
+PYTHON_LINE = f"#!/usr/bin/env -S '{sys.executable}'"  # the first line of a script; the path may have blanks
 SECTIONS = ("columns", "folds", "loading")  # of a datamodule
 # A real Swin, shrunk: 11 thousand parameters.
 TINY_SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}

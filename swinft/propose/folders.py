@@ -15,6 +15,8 @@ TEST, VALID = (
     frozenset(("val", "valid", "validation", "dev", "holdout")),
 )
 NUMBERED = re.compile(r"(?P<label>.*?[^0-9._\- ])(?P<sign>[._\- ]*)(?P<number>[0-9]+)(?P<rest>[^0-9].*)?")
+# Folders of this name and a number are parts of the data, not classes: `study1`, `part_2`.
+PART = re.compile(r"(study|series|patient|subject|case|visit|session|view|part|batch|fold|split|scan|set)[_ -]?[0-9]+")
 FEWEST = 2  # images of a class, on average, in the files that were looked at
 
 
@@ -110,7 +112,7 @@ def _named(groups: Sequence[Group]) -> Named | None:
 def _by_folder(groups: Sequence[Group]) -> Named | None:
     """The class is the sub-folder's name: `train/{label}/{name}.jpg`."""
     first = groups[0]
-    if len(first.folders) < 2:
+    if len(first.folders) < 2 or all(PART.fullmatch(name.lower()) for name in first.folders):
         return None
     before, _, after = first.folder.rpartition("*")
     if "*" in before:  # of several levels, the last one; the others are part of the path

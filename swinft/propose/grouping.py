@@ -6,15 +6,8 @@ from dataclasses import dataclass
 
 from swinft.propose.roles import Roles
 from swinft.propose.tables import Column, TableFacts
-from swinft.propose.targets import Target
+from swinft.propose.targets import OWNERS, Target, words_of
 
-# A word for what rows belong to, as the last word of a name, or before a word for an id: not `patient_age`.
-OWNERS = re.compile(
-    r"(^|[^a-z])(patient|subject|person|participant|case|study|exam|specimen|slide|wsi|animal|individual|dog|cat|plant|tree|"
-    r"plot|field|farm|site|location|scene|camera|cam|video|clip|sequence|seq|session|trip|flight|station|hospital|institution|"
-    r"rescuer|user|owner|author|photographer|uploader|observer|date|day|batch|donor|mouse|image|group|family|lesion)"
-    r"([^a-z]?(instance)?[^a-z]?(id|ids|uid|uuid|name|number|no|nr|code|index|key|hash))?$"
-)
 PRECEDENCE = (
     "patient", "subject", "person", "participant", "donor", "individual", "animal", "case", "study", "specimen",
     "slide", "video", "clip", "sequence", "image",
@@ -92,11 +85,6 @@ def _repeats(train: TableFacts, column: Column) -> bool:
 def _holds(coarse: Column, fine: Column) -> bool:
     """Whether all rows of one value of a column have the same value of another."""
     return len({*zip(fine.cells, coarse.cells, strict=True)}) == len({*fine.cells})
-
-
-def words_of(name: str) -> str:
-    """A column's name as lower-case words: `PatientID` as `patient_id`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _crossing(column: Column, roles: Roles) -> int | None:

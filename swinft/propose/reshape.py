@@ -117,7 +117,12 @@ def _scattered(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None
     why = f"{roles.reasons['train']}; the images are in several folders, where a step finds them"
     id = (found.column, "a unique column, which names the image") if train.is_unique(found.column) else None
     image = Template("{path}", found.group, 1.0, 1.0)
-    return Reshaped(table, why, image, ToPredict(next(iter(roles.test_images), None)), id=id, used=("path",))
+    test = ToPredict(next(iter(roles.test_images), None))
+    if test.image is None and (rows := roles.predicted) is not None and (there := facts.scattered(rows)) is not None:
+        image_of_test = Template("{path}", there.group, 1.0, 1.0)
+        found_by = [*(rows.steps or ({"csv": rows.path},)), there.join]
+        test = ToPredict(image_of_test, None, found_by, "their images are in several folders")
+    return Reshaped(table, why, image, test, id=id, used=("path",))
 
 
 def _alike(one: str, other: str) -> float:
@@ -158,7 +163,7 @@ def by_folders(facts: Facts, roles: Roles) -> Reshaped | None:
     if roles.sample is None and tests:
         pattern = f"{tests[0].folder}/{{name}}{tests[0].suffix}"
         why = f"{tests[0].count:,} files without a class"
-        test = ToPredict(Template("{path}", tests[0], 1.0, 1.0), None, [{"files": pattern}], why)
+        test = ToPredict(Template("{path}", tests[0], 1.0, 1.0), "path", [{"files": pattern}], why)
     return Reshaped(
         found.table, "there is no table of training rows: names of files make it", Template("{path}", group, 1.0, 1.0),
         test, id=("path", "the file's path is unique"),

@@ -13,7 +13,8 @@ from swinft.propose.templates import Template, shared_templates
 TEST = re.compile(r"(^|[^a-z])(test|unlabell?ed)([^a-z]|$)")
 TRAIN = re.compile(r"(^|[^a-z])(train|training)([^a-z]|$)")
 SAMPLE = re.compile(r"sample.?sub|submission|sampleentry|benchmark")
-LABELS = re.compile(r"label|target|truth|annotation|metadata|list_attr|data_entry")
+LABELS = re.compile(r"label|target|truth|annotation|list_attr|data_entry")
+ABOUT = re.compile(r"metadata")  # may hold labels, too, unless another table does
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _score(facts: Facts, table: TableFacts, sample: TableFacts | None, test: Tab
     """How much speaks for a table as that of the training rows."""
     score = 0.0
     score += 4 if table.stem in ("train", "training") else 3 if TRAIN.search(table.stem) else 0
-    score += 1 if LABELS.search(table.stem) else 0
+    score += 1 if LABELS.search(table.stem) else 0.5 if ABOUT.search(table.stem) else 0
     score += 4 if facts.templates(table) or facts.scattered(table) or holds_pixels(table) else 0
     if sample is not None:
         targets = [*sample.columns][1:]

@@ -11,18 +11,29 @@ from swinft.propose.roles import Roles
 from swinft.propose.tables import Column, TableFacts
 
 NAMES = (
-    "target", "label", "labels", "class", "classes", "y", "category", "category_id", "class_name", "diagnosis", "breed",
+    "target", "label", "labels", "class", "classes", "y", "category", "category_id", "class_name", "class_id",
+    "classid", "diagnosis", "breed",
     "species", "finding labels", "grade", "level", "severity", "score", "dx", "rle_mask", "encodedpixels",
     "segmentation",
 )  # fmt: skip
 GRADES = re.compile(r"grade|level|severity|stage|diagnosis|rating|kl_?score|birads")
-HELD_OUT = re.compile(r"k?_?folds?|fold_?id|(is_?)?(split|subset|train|test|val|valid|validation)")
-PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout"}  # values of a split
+HELD_OUT = re.compile(r"k?_?folds?|fold_?id|usage|(is_?)?(split|subset|train|test|val|valid|validation)")
+# Values of a split.
+PARTS = {
+    "train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout", "publictest", "privatetest",
+}  # fmt: skip
 AN_ID = re.compile(r"(^|_| )ids?$|individual|identity|^id$")
 DELIMITERS = (" ", "|", ",", ";", "/", "+")
 MOST_CLASSES = 30  # whole numbers with more distinct values are measured, not classes
 MOST_NAMES = 0.7  # classes per row: with more, nearly every row would be a class of its own
 SUM = 1e-3
+# A word for what rows belong to, as the last word of a name, or before a word for an id: not `patient_age`.
+OWNERS = re.compile(
+    r"(^|[^a-z])(patient|subject|person|participant|case|study|exam|specimen|slide|wsi|animal|individual|dog|cat|plant|tree|"
+    r"plot|field|farm|site|location|scene|camera|cam|video|clip|sequence|seq|session|trip|flight|station|hospital|institution|"
+    r"rescuer|user|owner|author|photographer|uploader|observer|date|day|batch|donor|mouse|image|group|family|lesion)"
+    r"([^a-z]?(instance)?[^a-z]?(id|ids|uid|uuid|name|number|no|nr|code|index|key|hash))?$"
+)
 
 
 @dataclass(frozen=True)
@@ -171,10 +182,10 @@ def _by_words(train: TableFacts, column: Column, free: list[str]) -> Chosen | No
 
 def _by_name(train: TableFacts, test: TableFacts | None, free: list[str]) -> Chosen | None:
     """The column that is named like a target, or the only one that the rows to predict lack."""
-    if test is not None:
-        free = [name for name in free if name not in test.columns]
+    if test is not None:  # a table of rows whose target is known has the target, too
+        free = [name for name in free if name not in test.columns] or free
     free = [name for name in free if not _says_nothing(train, name)]
-    if len(free) == 1:
+    if len(free) == 1 and not OWNERS.search(words_of(free[0])):
         return Chosen(free, "the only column that is left")
     flags = [name for name in free if _flag_pair(train.columns[name])]
     by_key = {twin_key(name): name for name in free}
@@ -190,6 +201,11 @@ def _by_name(train: TableFacts, test: TableFacts | None, free: list[str]) -> Cho
     if test is not None and len(free) > 1 and all(train.columns[name].is_number for name in free):
         return Chosen(free, "the columns that the rows to predict lack, all of them numbers")
     return None
+
+
+def words_of(name: str) -> str:
+    """A column's name as lower-case words: `PatientID` as `patient_id`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _says_nothing(train: TableFacts, name: str) -> bool:

@@ -216,6 +216,50 @@ def steel(root: Path, numbers: Random) -> None:
     write(root / "sample_submission.csv", {"ImageId": ["0.jpg"], "EncodedPixels": ["1 400"], "ClassId": [0]})
 
 
+def signs(root: Path, numbers: Random) -> None:
+    """A folder per class and a table that says the same; the table of the test has the classes, too."""
+    for name, count in (("Train", 40), ("Test", 8)):
+        kinds = [row % 4 for row in range(count)]
+        paths = [f"{name}/{f'{kind}/' if name == 'Train' else ''}{row:05d}.png" for row, kind in enumerate(kinds)]
+        for path, kind in zip(paths, kinds, strict=True):
+            save(root / path, of_class(numbers, kind, 4, SIDE))
+        write(root / f"{name}.csv", {"Width": [40] * count, "ClassId": kinds, "Path": paths})
+
+
+def moles(root: Path, numbers: Random) -> None:
+    """Two tables name the images: one has a column for each class, the other says whose they are."""
+    ids = [f"ISIC_{row:07d}" for row in range(40)]
+    for row, id in enumerate(ids):
+        save(root / "ISIC_Training_Input" / f"{id}.jpg", of_class(numbers, row % 4, 4, SIDE))
+    flags = {name: [float(row % 4 == k) for row in range(40)] for k, name in enumerate(("MEL", "NV", "BCC", "AK"))}
+    write(root / "ISIC_Training_GroundTruth.csv", {"image": ids, **flags})
+    write(root / "ISIC_Training_Metadata.csv", {"image": ids, "lesion_id": [f"L{row // 2}" for row in range(40)]})
+
+
+def landmarks(root: Path, numbers: Random) -> None:
+    """Images in folders by the first letters of their names, those to predict, too."""
+    for split, count in (("train", 40), ("test", 6)):
+        ids = hexes(numbers, 16, count)
+        for row, id in enumerate(ids):
+            save(root / split / id[0] / id[1] / f"{id}.jpg", of_class(numbers, row % 4, 4, SIDE))
+        if split == "train":
+            write(root / "train.csv", {"id": ids, "landmark_id": [1 + 10 * (row % 4) for row in range(count)]})
+        else:
+            write(root / "sample_submission.csv", {"id": ids, "landmark_id": [1] * count})
+
+
+def studies(root: Path, numbers: Random) -> None:
+    """Folders of studies, which are no classes; labels of which some are uncertain."""
+    paths = [f"small/train/patient{row // 2:05d}/study{row % 2 + 1}/view1_frontal.jpg" for row in range(40)]
+    for path in paths:
+        save(root / path, of_class(numbers, 0, 2, SIDE))
+    labels = {
+        name: [("1.0", "0.0", "-1.0", "")[(row + k) % 4] for row in range(40)]
+        for k, name in enumerate(("Edema", "Fracture"))
+    }
+    write(root / "small" / "train.csv", {"Path": paths, **labels})
+
+
 OTHERS: dict[str, Callable[[Path, Random], None]] = {
     make.__name__: make
     for make in (
@@ -234,6 +278,10 @@ OTHERS: dict[str, Callable[[Path, Random], None]] = {
         drivers,
         keypoints,
         steel,
+        signs,
+        moles,
+        landmarks,
+        studies,
     )
 }
 

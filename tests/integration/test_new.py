@@ -15,8 +15,8 @@ import yaml
 import swinft
 from swinft.cli import main
 from swinft.propose import training
-from swinft.propose.grouping import OWNERS, words_of
 from swinft.propose.known import SPINE
+from swinft.propose.targets import OWNERS, words_of
 from tests.conftest import ROOT, write_image
 from tests.integration.layouts import LAYOUTS
 from tests.integration.layouts.layout import write
@@ -222,6 +222,26 @@ UNLISTED = {
         "data.target": ["eye_x", "eye_y", "nose_x"],
         "data.columns.on_missing_target": "mask",
     },
+    "signs": {"data.train": "Train.csv", "data.target": "ClassId", "data.image": "{Path}", "data.test": "Test.csv"},
+    "moles": {
+        "data.train": "ISIC_Training_GroundTruth.csv",
+        "data.target": ["MEL", "NV", "BCC", "AK"],
+        "data.target_kind": "classification",
+    },
+    "landmarks": {
+        "data.test": [
+            {"csv": "sample_submission.csv"},
+            {
+                "join": {
+                    "table": [{"files": "test/{folder_1}/{folder_2}/{name}.jpg"}],
+                    "on": {"id": "name"},
+                    "columns": ["path"],
+                }
+            },
+        ],
+        "data.image": "{path}",
+    },
+    "studies": {"data.train": "small/train.csv", "data.target": None},
     "steel": {"data.id": None, "data.target": None, "data.target_kind": None},
 }
 

@@ -26,7 +26,7 @@ from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
 from swinft.store import commit
 from swinft.system import processes
-from tests.conftest import ROOT, tiny_config, write_config
+from tests.conftest import PYTHON_LINE, ROOT, tiny_config, write_config
 
 # A parent as `swinft fit` and `swinft predict --devices` are one, whose children cost no imports.
 PARENT = """
@@ -43,7 +43,7 @@ except KeyboardInterrupt:
     sys.exit(130)
 print(codes)
 """
-CHILD = f"""#!{sys.executable}
+CHILD = f"""{PYTHON_LINE}
 import os, signal, sys, time
 from pathlib import Path
 from swinft.system.orphans import end_with_parent
@@ -141,7 +141,7 @@ def test_f053_what_a_fold_says_is_shown_and_kept_in_its_log(tmp_path, capfd, mon
     stub = tmp_path / "stub"
     # Each line in one piece: `print` writes its end by itself, and the other stream's line may come between.
     stub.write_text(
-        f"#!{sys.executable}\nimport os\nos.write(1, 'said ü\\n'.encode())\nos.write(2, b'complained\\n')\nos._exit(5)\n"
+        f"{PYTHON_LINE}\nimport os\nos.write(1, 'said ü\\n'.encode())\nos.write(2, b'complained\\n')\nos._exit(5)\n"
     )
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))

@@ -25,7 +25,7 @@ from swinft.system.processes import Child, run_children
 from swinft.system.shown import Following
 from swinft.system.status import Status, read_status
 from tests.clock import Clock
-from tests.conftest import power_gone_after, tiny_config, write_config
+from tests.conftest import PYTHON_LINE, power_gone_after, tiny_config, write_config
 from tests.terminals import plain
 
 START_UP, STEP, WARM_UP, VALIDATION_STEP = 30.0, 10.0, 60.0, 5.0
@@ -248,7 +248,7 @@ def test_without_a_terminal_a_prediction_says_now_and_then_how_far_it_is(clock, 
 
 
 # A child as folds are: it writes a live line where its parent shows it, colours, a bar of another library, and no line end.
-WRITER = f"""#!{sys.executable}
+WRITER = f"""{PYTHON_LINE}
 import os, sys, time
 from swinft.system.live import LiveLine
 from swinft.system.orphans import end_with_parent

@@ -18,7 +18,7 @@ from swinft.tuning.search import Search
 from swinft.tuning.search_view import SearchTimes, SearchView
 from swinft.tuning.study import Settings
 from tests.clock import Clock
-from tests.conftest import tiny_config, write_config
+from tests.conftest import PYTHON_LINE, tiny_config, write_config
 from tests.terminals import plain
 from tests.tuning.test_search import opened
 
@@ -122,7 +122,7 @@ def test_hours_and_jobs_limit_the_time_left(clock, planted):
 
 
 # A process of `tune --jobs`: it tells its parent where its trial is, and prints a line when that ends.
-JOB = f"""#!{sys.executable}
+JOB = f"""{PYTHON_LINE}
 import sys, time
 from swinft.system.live import LiveLine
 from swinft.system.orphans import end_with_parent

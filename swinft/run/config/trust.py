@@ -28,6 +28,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from swinft.class_spec import signature_of
 from swinft.data.sampling import Sampler
 from swinft.data.sources.source import Source
 from swinft.data.tables.steps.step import TableStep
@@ -239,7 +240,7 @@ def argument_bases(name: str, argument: str, bases: tuple[type, ...], allow_code
 def arguments_of(name: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> list[str]:
     """Names of a class's arguments in YAML; empty if it accepts any. Parameters as in `argument_bases`."""
     cls = _find(name, bases, allow_code)
-    parameters = inspect.signature(cls).parameters.values() if inspect.isclass(cls) else []
+    parameters = signature_of(cls).parameters.values() if inspect.isclass(cls) else []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return []
     return [parameter.name for parameter in parameters if parameter.name not in GIVEN_TO_HEADS]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import pandas as pd
 
-from swinft.class_spec import InitArgsMixin, class_path_of
+from swinft.class_spec import InitArgsMixin, class_path_of, signature_of
 from swinft.data.tables.steps.frame import Context, Frame
 from swinft.data.tables.text import strip
 from swinft.errors import InputError, listed, suggest
@@ -72,7 +72,7 @@ class BuiltinStep(ABC):
     @classmethod
     def parameters(cls) -> dict[str, inspect.Parameter]:
         """Its arguments by their names in a config; `is_` in Python is `is` there."""
-        return {name.rstrip("_"): each for name, each in inspect.signature(cls).parameters.items()}
+        return {name.rstrip("_"): each for name, each in signature_of(cls).parameters.items()}
 
 
 class CustomStep(BuiltinStep):
