@@ -99,11 +99,10 @@ def predict_rows(
             rows.append(batch["row"][is_real])
             if (tiling := Tiling.of(batch)) is None:
                 of_nets = None if by_view is None else list[Tensor]()
-                found = _predict_batch(nets, batch, views, device, of_nets).cpu()[is_real]
+                found, is_finite = _on_cpu(_predict_batch(nets, batch, views, device, of_nets), is_real)
                 if by_view is not None and of_nets:
                     by_view.add(of_nets, is_real)
-                is_finite = found.flatten(1).isfinite().all(1)  # on the CPU already: no extra synchronisation
-                values.append(levels_of(found) if found.ndim == 4 else found)
+                values.append(found)
             else:
                 of_tiles = of_tiles or LevelsFile()
                 is_finite = torch.ones(0, dtype=torch.bool)
@@ -122,6 +121,20 @@ def predict_rows(
         return numbers, torch.cat(values).numpy()
     maps = torch.cat(values).numpy() if of_tiles is None else of_tiles.read()
     return numbers, Maps(maps, torch.cat(sizes).numpy())
+
+
+def _on_cpu(predictions: Tensor, is_real: Tensor) -> tuple[Tensor, Tensor]:
+    """The predictions (B, K) of a batch, or the levels of its maps (B, K, H, W), on the CPU; and which are finite, (B,).
+
+    Args:
+        predictions: On the device, which makes the levels: they are a quarter of the bytes to copy.
+        is_real: Which rows are no padding, bool (B,).
+    """
+    if predictions.ndim < 4:
+        found = predictions.cpu()[is_real]
+        return found, found.flatten(1).isfinite().all(1)  # on the CPU already: no extra synchronisation
+    is_finite = predictions.flatten(1).isfinite().all(1)
+    return levels_of(predictions).cpu()[is_real], is_finite.cpu()[is_real]
 
 
 def _is_finite(net: Predictor, batch: dict[str, Tensor], views: Sequence[View], device: torch.device) -> bool:

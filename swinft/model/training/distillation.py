@@ -109,8 +109,10 @@ class Teacher:
                 resized[size] = images if size is None else at_size(images, size)
             logits = net.logits(resized[size], more.get(METADATA.format(k)), more.get("image_mask"))
             found.append(decoded(net.head, logits).float())
-        every = torch.stack(found)
-        return every.mean(0) if self.shares is None else torch.tensordot(every.new_tensor(self.shares), every, 1)
+        if self.shares is None:
+            return torch.stack(found).mean(0)
+        # Not a matrix product, which autocast computes in 16 bit; nor a tensor of the shares, whose copy would wait.
+        return torch.stack([share * each for share, each in zip(self.shares, found, strict=True)]).sum(0)
 
     def blended(self, head: Head, logits: Tensor, own: Tensor, prediction: Tensor) -> Tensor:
         """Losses of a batch (B,): `own`, and the loss towards the teacher's prediction, by their weights.

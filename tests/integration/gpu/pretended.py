@@ -202,6 +202,10 @@ class Calls(TorchFunctionMode):
                 raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
             if name in ("tolist", "item", "__bool__", "__float__", "__int__"):
                 gpu.wait(name)
+            if name == "new_tensor":
+                return self.moved(function(*args, **kwargs), gpu.device, non_blocking=False)
+            if name == "binary_cross_entropy" and torch.is_autocast_enabled("cpu") and gpu.device.type == "cuda":
+                raise Mixed("torch.nn.functional.binary_cross_entropy and torch.nn.BCELoss are unsafe to autocast.")
         is_between = name == "copy_" and gpu.holds(args[0]) != gpu.holds(args[1]) and args[1].ndim
         if is_between and not kwargs.get("non_blocking", args[2:] == (True,)):
             gpu.wait("copy_ between devices")
@@ -351,7 +355,7 @@ def patch_tensors(patch: pytest.MonkeyPatch, gpu: PretendedGPU) -> None:
 
 def patch_cuda(patch: pytest.MonkeyPatch) -> None:
     """What torch says of CUDA."""
-    name, many = "NVIDIA H100 80GB HBM3", {"multi_processor_count": 132, "warp_size": 32}
+    name, many = "NVIDIA H100 80GB HBM3", {"multi_processor_count": 132, "warp_size": 32, "L2_cache_size": 50 << 20}
     answers: dict[str, Any] = {
         "is_available": True, "is_initialized": True, "is_current_stream_capturing": False, "is_bf16_supported": True,
         "device_count": 1, "current_device": 0, "get_device_name": name, "get_device_capability": (9, 0),
