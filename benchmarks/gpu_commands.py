@@ -58,7 +58,7 @@ def use_this_process() -> None:
 def write_competition(root: Path) -> None:
     """48 rows and 12 to predict: discs in three colours, with classes, numbers, labels, masks, and second images."""
     rng, y, x = np.random.default_rng(0), *np.mgrid[:72, :96]
-    lines = {"train": ["id,color,number,is_red,is_green"], "test": ["id"]}
+    lines = {"train": ["id,color,number,is_red,is_green,size"], "test": ["id,size"]}
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
     for table, count in (("train", ROWS), ("test", ROWS // 4)):
@@ -70,7 +70,7 @@ def write_competition(root: Path) -> None:
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "images" / f"{id}{end}.png")
             Image.fromarray(disc.astype(np.uint8) * 255).save(root / "masks" / f"{id}.png")
             cells = f",{name},{20 + row},{int(name == 'red')},{int(name == 'green')}" if table == "train" else ""
-            lines[table].append(id + cells)
+            lines[table].append(f"{id}{cells},{8 + row % 9}")
     for table, each in lines.items():
         (root / f"{table}.csv").write_text("\n".join(each) + "\n")
 
@@ -123,19 +123,25 @@ def predicted(run: Path, *options: str) -> None:
     command("predict", str(run), "--folds", "0", "--device", device(), *options)
 
 
+HEAD_OF_MASKS = {"whole": "SegmentationHead", "tiles": "SegmentationHead", "exclusive": "SoftmaxSegmentationHead"}
+
+
 def masks_step() -> Found:
     """Masks of whole images and of tiles, with losses that sort pixels, trained deterministically, and predicted."""
     needs("segmentation_models_pytorch")
     files = {"files": "masks/{id}.png"}
-    kinds = {"whole": files, "tiles": {**files, "tile": {"overlap": 0.5, "masked": 0.5}}}
+    kinds = {"whole": files, "tiles": {**files, "tile": {"overlap": 0.5, "masked": 0.5}},
+             "exclusive": {**files, "classes": "exclusive"}}  # fmt: skip
     with competition() as root:
         for name, kind in kinds.items():
             arguments = {"loss": {"bce": 1.0, "lovasz": 1.0}, "decoder_args": {"decoder_channels": [64, 32, 16, 16, 8]}}
+            if name == "exclusive":
+                arguments = {"loss": {"ce": 1.0, "lovasz": 1.0}, "decoder": "fpn"}
             run = fitted(
                 root, name, **{
                     "data.target": "disc", "model.backbone": "resnet18", "model.backbone_args": None,
                     "data.target_kind": {"class_path": "swinft.Segmentation", "init_args": kind},
-                    "model.head": {"class_path": "swinft.SegmentationHead", "init_args": arguments},
+                    "model.head": {"class_path": f"swinft.{HEAD_OF_MASKS[name]}", "init_args": arguments},
                     "model.metrics": ["dice"], "trainer.deterministic": True,
                 },
             )  # fmt: skip
@@ -181,6 +187,15 @@ HEADS: dict[str, tuple[Found, str, Found]] = {
                      {"low": 0, "high": 100}),
     "lora": ({"model.optim.freeze": {"share": 1, "lora": {"rank": 2}}}, "ClassificationHead", {"loss": "focal"}),
     "float32": ({"data.loading.image_rules": {"keep": "float32", "range": [0, 255]}}, "ClassificationHead", {}),
+    "sampled": ({"data.loading.sampler": {"class_path": "swinft.BalancedSampler", "init_args": {"correct_prior": True}},
+                 "data.columns": {"weight": "number"}, "model.mix": {"mixup_alpha": 0.5, "mixup_at": "random"}},
+                "ClassificationHead", {"loss": "balanced_softmax"}),
+    "auxiliary": ({"data.columns": {"auxiliary": [{"target": "number", "target_kind": "regression"}]},
+                   "model.optim.sizes": [{"size": 32, "epochs": 1}], "trainer.max_epochs": 2,
+                   "model.compute.fast_attention": False}, "ClassificationHead", {}),
+    "sam": ({"model.optim.name": "sam", "trainer.precision": "32-true"}, "ClassificationHead", {}),
+    "soup": ({"model.backbone": "resnet18", "model.backbone_args": None, "trainer.max_epochs": 2,
+              "checkpoint": {"soup": "greedy", "epochs": 2}}, "ClassificationHead", {}),
 }  # fmt: skip
 
 
@@ -216,13 +231,37 @@ def rounds_step() -> Found:
     return {"said": said.splitlines()[-4:]}
 
 
+def taught_step() -> Found:
+    """An ensemble of two runs labels the rows to predict, and teaches a run with metadata in fp16."""
+    with competition() as root:
+        for name, seed in (("a", 1), ("b", 2)):
+            fitted(root, name, folds=2, seed=seed, **{"data.folds.seed": 0})
+            predicted(root / "runs" / name)
+        runs = root / "runs"
+        command("ensemble", str(runs / "a"), str(runs / "b"), "--name", "both", "--runs", str(runs), "--method", "nnls")
+        extra = {"table": "test.csv", "labels": str(runs / "both"), "min_confidence": 0.34}
+        fitted(
+            root, "student", **{
+                "distill": {"run": str(runs / "both"), "weight": 0.5, "temperature": 2},
+                "data.folds": {"file": str(runs / "a" / "folds.csv"), "extra": [extra]},
+                "model.mix": {"mixup_alpha": 0.5, "cutmix_alpha": 0.5}, "data.columns": {"numeric_features": ["size"]},
+            },
+        )  # fmt: skip
+    return {}
+
+
 def find_step() -> Found:
-    """A learning rate by a range test, and the plan of the run."""
+    """A learning rate by a range test and the largest batch, and the plan of the run."""
     with competition() as root:
         config = str(config_of(root, "a"))
-        said = command("find", "--config", config, "--what", "lr", "--steps", "40")
+        what = ["lr"] if DRY else ["lr", "batch_size"]
+        said = command("find", "--config", config, "--steps", "40", "--what", *what)
         planned = command("plan", "--config", config)
-    return {"rate": [line for line in said.splitlines() if " lr:" in line], "plan": planned.splitlines()[-8:]}
+    keys = (" lr:", " batch_size:")
+    return {
+        "found": [line for line in said.splitlines() if any(key in line for key in keys)],
+        "plan": planned.splitlines()[-8:],
+    }
 
 
 def lab_step() -> Found:
@@ -287,6 +326,7 @@ COMMANDS: dict[str, Callable[[], Found]] = {
     "heads": heads_step,
     "embed": embed_step,
     "rounds": rounds_step,
+    "taught": taught_step,
     "find": find_step,
     "lab": lab_step,
     "export": export_step,

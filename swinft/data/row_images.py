@@ -200,6 +200,12 @@ class RowImages:
         return self.most * {"grey": 1, "rgb": 3}[self.channels] if self.channels else 3
 
     @property
+    def may_lack(self) -> bool:
+        """Whether rows may have fewer images than others, so that batches differ in their number."""
+        varies = self.missing == "mask" or self.is_open or self.frames or self.tile is not None
+        return self.num_images is not None and varies
+
+    @property
     def for_network(self) -> dict[str, Any]:
         """What a network must know of a row's images, as arguments of `swinft.TaskContext`."""
         is_plain = self.channels is None

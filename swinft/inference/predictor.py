@@ -124,7 +124,7 @@ def predict_rows(
 
 
 def _on_cpu(predictions: Tensor, is_real: Tensor) -> tuple[Tensor, Tensor]:
-    """The predictions (B, K) of a batch, or the levels of its maps (B, K, H, W), on the CPU; and which are finite, (B,).
+    """Predictions (B, K) of a batch, or the levels of its maps (B, K, H, W), on the CPU; and which are finite, (B,).
 
     Args:
         predictions: On the device, which makes the levels: they are a quarter of the bytes to copy.

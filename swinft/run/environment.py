@@ -20,7 +20,7 @@ COMPARED = ("versions", "python", "device", "precision")
 
 def describe_environment(config: Namespace) -> dict[str, Any]:
     """Versions, hardware, and the precision that a config resolves to on this machine."""
-    device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, precision, reason = training_precision(config.trainer)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "versions": {package: version(package) for package in PACKAGES},

@@ -191,6 +191,8 @@ class Experiment:
             InputError: Lightning rejects a value, or a package that the config needs is not installed.
         """
         arguments = {**self.section("trainer"), "precision": precision, **changes}
+        if arguments["benchmark"] is None and row_images(self.config.data.image).may_lack:
+            arguments["benchmark"] = False  # cuDNN would search again for each number of images in a batch
         return make_trainer(arguments, root, recorder)
 
     def network(

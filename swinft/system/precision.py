@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -55,22 +55,40 @@ def choose_device(device: str) -> torch.device:
     return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen
 
 
-def training_device(accelerator: str) -> torch.device:
-    """The kind of device that a Trainer with this `accelerator` trains on.
+def training_device(trainer: Any) -> torch.device:
+    """The device of a fold's first process.
+
+    Args:
+        trainer: The section `trainer`: its `accelerator`, and its `devices` where they name a GPU by its index.
 
     Raises:
         InputError: As `choose_device`.
     """
-    return choose_device("cpu" if accelerator == "cpu" else "auto")
+    device, named = choose_device("cpu" if trainer.accelerator == "cpu" else "auto"), named_devices(trainer.devices)
+    is_here = device.type == "cuda" and named and named[0] < torch.cuda.device_count()
+    return torch.device("cuda", named[0]) if is_here else device
 
 
-def training_precision(accelerator: str, requested: Precision) -> tuple[torch.device, Precision, str]:
-    """Device, precision and its reason of a Trainer with this `accelerator`.
+def named_devices(devices: Any) -> list[int]:
+    """The indices in a value of `trainer.devices` that names some, [0, 1] or "0,1"; empty for a number and auto."""
+    if isinstance(devices, str) and "," in devices:
+        devices = [name for name in map(str.strip, devices.split(",")) if name]
+    try:
+        return [int(index) for index in devices] if isinstance(devices, list) else []
+    except ValueError:  # the check of the section says so
+        return []
+
+
+def training_precision(trainer: Any) -> tuple[torch.device, Precision, str]:
+    """Device, precision and its reason of a training.
+
+    Args:
+        trainer: The section `trainer`: as of `training_device`, and its `precision`.
 
     Raises:
         InputError: The device does not train in this precision.
     """
-    device = training_device(accelerator)
+    device, requested = training_device(trainer), trainer.precision
     if requested == "16-mixed" and device.type == "cpu":
         raise InputError(
             "trainer.precision is 16-mixed, and this CPU would train in bf16 instead. Allowed on a CPU: auto, 32-true, "

@@ -21,6 +21,7 @@ from swinft.kaggle.bundle.kernel import main as kernel
 from swinft.model.metrics.masks import dice_of
 from tests.conftest import ROOT, fit_in_process, in_this_process, power_gone_after, tiny_config, write_config
 from tests.data.masks.salt import SIZE, disc, write_salt
+from tests.integration.faults.test_ranks import fitted
 from tests.integration.layouts import LAYOUTS
 from tests.integration.test_competitions import shrunk
 
@@ -303,3 +304,15 @@ def test_a_predictor_and_a_bundle_give_the_same_masks(run, salt, tmp_path, capsy
     other = shutil.copytree(run, tmp_path / "other")
     assert main(["bundle", str(run), str(other), *words]) == 2
     assert "masks of several runs have no mean" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_ranks_train_a_decoder_of_maps_that_a_backbone_lacks_in_part(salt, tmp_path):
+    """A Swin has no map of stride 2: every parameter of the decoder must have a gradient, or the ranks would wait."""
+    changes = salt_config(salt, tmp_path)
+    given = {"data.batch_size": 2, "trainer.max_epochs": 2, "trainer.devices": 2, "trainer.strategy": "ddp"}
+    flat = {f"{section}.{key}": value for section in ("data", "model") for key, value in changes[section].items()}
+    flat = {key: value for key, value in flat.items() if key != "data.root"}
+    weights = fitted(salt, tmp_path, "masks", **{**flat, "predict": changes["predict"], **given})
+    assert any(name.startswith("head.decoder.") for name in weights)
+    assert all(tensor.isfinite().all() for tensor in weights.values())

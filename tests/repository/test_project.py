@@ -66,5 +66,5 @@ def test_swinft_runs_from_a_folder_where_it_is_not_installed(monkeypatch, capsys
     monkeypatch.setattr(Distribution, "from_name", from_name)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{VERSION}\n"
-    config = Namespace(trainer=Namespace(accelerator="cpu", precision="32-true"))
+    config = Namespace(trainer=Namespace(accelerator="cpu", devices="auto", precision="32-true"))
     assert describe_environment(config)["versions"]["swinft"] == VERSION

@@ -139,7 +139,7 @@ def remade_choice(run: Run, config: Namespace) -> Choice:
     Raises:
         StoreError: The batch of a run that may have halved it is lost, too.
     """
-    device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, precision, reason = training_precision(config.trainer)
     try:
         environment = run.read_environment()
     except StoreError:
@@ -159,7 +159,7 @@ def choice_here(run: Run, config: Namespace) -> Choice:
         InputError: The device does not train in the configured precision.
         StoreError: The run's choice is missing or damaged.
     """
-    device, *_ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, *_ = training_precision(config.trainer)
     frozen = read_choice(run)
     rule = replace(default_choice(config, device), halvings=frozen.halvings)
     if frozen.device.partition(" ")[0] != device.type:

@@ -16,7 +16,7 @@ from swinft.system.cluster.environment import SLOTS_ON_NODE
 from swinft.system.cluster.place import LOCAL
 from swinft.system.cluster.slots import cluster_slots
 from swinft.system.device import HIDE, check_usable, slot_of, visible_gpus
-from swinft.system.precision import training_device
+from swinft.system.precision import named_devices, training_device
 from swinft.system.processes import Slot
 
 FOLDS_AT_A_TIME = "SWINFT_FOLDS_AT_A_TIME"  # environment variable of a fold's process
@@ -28,7 +28,7 @@ def check_training_devices(config: Namespace) -> None:
     Raises:
         InputError: One cannot be used.
     """
-    device = training_device(config.trainer.accelerator)
+    device = training_device(config.trainer)
     devices = [device]
     if device.type == "cuda":
         chosen = _indices(config.trainer.devices, torch.cuda.device_count())
@@ -44,8 +44,8 @@ def one_device(config: Namespace) -> list[int] | int:
         InputError: It is neither `auto`, a number, nor indices.
     """
     chosen = config.trainer.devices
-    is_named = isinstance(chosen, list) or (isinstance(chosen, str) and "," in chosen)
-    return _indices(chosen, 0)[:1] if is_named else 1
+    _indices(chosen, 0)
+    return named_devices(chosen)[:1] or 1
 
 
 def devices_per_fold(config: Namespace, num_folds: int, gpus: Sequence[str] | None = None) -> int:
@@ -123,7 +123,7 @@ def slots_for(
         InputError: The cluster does not have what a fold takes.
     """
     if on != LOCAL:
-        has_gpu = training_device(config.trainer.accelerator).type != "cpu"
+        has_gpu = training_device(config.trainer).type != "cpu"
         return cluster_slots(on, per_fold if has_gpu else 0, num_waiting, config.trainer.accelerator == "cpu")
     names = _gpus_for(config) if gpus is None else gpus
     if len(names) < 2 or config.trainer.devices != "auto":

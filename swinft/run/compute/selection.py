@@ -5,6 +5,7 @@ The parent process of the folds must not hold any GPU memory.
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -312,6 +313,8 @@ def run_trial(experiment: Experiment, folder: Path) -> None:
     device = torch.device(request["device"])
     deterministic = config.trainer.deterministic
     torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
+    if deterministic:  # as Lightning does in a fold; without it, torch up to 2.9 refuses every product of matrices
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     task = experiment.task(Schema.from_dict(request["schema"]), pretrained=False)
     task.initialize(rows["targets"], rows["features"])
     task.teacher = teacher_of(experiment, 0, teachers_of(experiment))

@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -117,10 +116,8 @@ class Brief:
         silence_lightning()
         self._run, self._experiment, self.config = run, experiment, experiment.config
         trainer = self.config.trainer
-        self.device, self.precision, _ = training_precision(trainer.accelerator, trainer.precision)
+        self.device, self.precision, _ = training_precision(trainer)
         self._devices = one_device(self.config)
-        if isinstance(self._devices, list) and self.device.type == "cuda":
-            self.device = torch.device("cuda", self._devices[0])
 
     def train(self, measured: Measured, steps: int, change: Callable[[Namespace], None]) -> None:
         """Trains on all rows but those of fold 0.

@@ -96,7 +96,7 @@ def find_in(experiment: Experiment) -> Found:
     check_ranges("", {"--steps": config.steps}, {"--steps": Range(LEAST_STEPS, 100_000)})
     if config.trainer.fast_dev_run:
         raise InputError("trainer.fast_dev_run tries a run, and find starts none: remove it.")
-    on_cpu = training_device(config.trainer.accelerator).type == "cpu"
+    on_cpu = training_device(config.trainer).type == "cpu"
     what = config.what or (["lr"] if on_cpu else ["batch_size", "lr"])
     if on_cpu and not config.what:
         print("batch_size is left out: on a CPU larger batches are not faster. `--what batch_size` finds one.")

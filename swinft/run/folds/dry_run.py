@@ -68,7 +68,7 @@ def predict_some(run: Run, experiment: Experiment) -> int:
     data.schema = schema
     shorten(data, config)
     data.setup("predict")
-    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, precision, _ = training_precision(config.trainer)
     data.destination = Destination(device, is_command=True)
     net = experiment.network(schema, run.fold(config.fold).weights, device, precision=precision)
     origin = Origin(data.test_table.ids, [run.fold(config.fold).weights], "Set trainer.precision to 32-true.")

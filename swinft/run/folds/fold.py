@@ -95,7 +95,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     pl.seed_everything(config.seed + _number(run, fold), verbose=False)
     data = fold_data(run, experiment, found)
     newest = newest_checkpoint(fold)
-    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, precision, _ = training_precision(config.trainer)
     task = fold_task(run, experiment, data, newest, device)
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
@@ -109,7 +109,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
             print(note, file=sys.stderr)
         _announce(recorder, data, newest, f"{precision} ({choice.reason})")
         recorder.records = FoldRecords.open(run, fold, trackers_in(trainer.loggers), data)
-    explained = partial(_explain_memory, run, config, recorder, device)
+    explained = partial(_explain_memory, run, config, recorder, trainer.strategy.root_device)
     loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", SAVED, "--data.loading.num_workers 0")
     with (
         exit_on_signals(),

@@ -47,7 +47,7 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
     problems = _value_problems(config.trainer)
     if problems:
         raise together(problems)
-    _, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    _, precision, _ = training_precision(config.trainer)
     # A fold sees only its own GPUs.
     has_choice = config.trainer.devices == "auto"
     devices = {"devices": devices_per_fold(config, num_folds)} if has_choice else {}

@@ -52,7 +52,7 @@ def measure(experiment: Experiment, folder: Path) -> None:
     def explained(error: Exception) -> Any:
         return explain_out_of_memory(error, config, device)
 
-    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, precision, _ = training_precision(config.trainer)
     answer: dict[str, Any]
     try:
         crashes = explain_worker_crash("", "", "--data.loading.num_workers 0")

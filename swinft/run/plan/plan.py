@@ -130,7 +130,7 @@ def _measured(experiment: Experiment, folder: Path) -> Plan:
     pairs = {name: tuple(answer[name]) for name in ("validation", "prediction")}
     costs = Costs(**{**answer, **pairs, "start_up": answer["start_up"] + outside})
     slots = slots_for(config, run.devices, len(works))
-    device = training_device(config.trainer.accelerator)
+    device = training_device(config.trainer)
     notes = [f"measured: {batches} batches of fold 0 an epoch, in a process of its own; scores and report: {AFTER:g} s"]
     notes += ["callbacks, loggers and early stopping are left out"] if config.trainer.callbacks else []
     notes += ["several devices of a fold: their communication is left out"] if run.devices > 1 else []

@@ -52,6 +52,11 @@ RAISES = {
     "reflection_pad1d_backward",
     "reflection_pad2d_backward",
     "reflection_pad3d_backward",
+    "replication_pad1d_backward",  # before torch 2.12, as the next four
+    "replication_pad2d_backward",
+    "replication_pad3d_backward",
+    "max_pool3d_with_indices_backward",
+    "kthvalue",
     "nll_loss2d_forward",
     "_ctc_loss_backward",
     "put_",
@@ -170,7 +175,9 @@ class Kernels(TorchDispatchMode):
             if name.startswith("index") and (beside or any(x.dtype == torch.bool for x in tensors[1:])):
                 gpu.wait(f"{name} by a mask or from the CPU")
         is_sum = name.startswith("cumsum") and (kwargs.get("dtype") or tensors[0].dtype).is_floating_point
-        refused = name in RAISES or is_sum  # of numbers that are not whole, before torch 2.12
+        is_weighted = name == "bincount" and len(tensors) > 1
+        # Sums of numbers that are not whole: before torch 2.12.
+        refused = name in RAISES or is_sum or is_weighted
         if refused and torch.are_deterministic_algorithms_enabled():
             raise Mixed(f"{name} does not have a deterministic implementation, but you set …")
         generator = kwargs.get("generator")

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import timm
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn.parallel import DistributedDataParallel
@@ -31,6 +32,8 @@ from swinft.model.task import FineTuneTask
 from swinft.model.training.ema import AveragedWeights
 from swinft.model.training.optim import OptimConfig, layer_groups
 from swinft.model.training.optimizers import make_optimizer
+from swinft.run.config.fit_options import fit_parser
+from swinft.run.experiment import Experiment
 from swinft.run.folds.recorder import FoldRecorder
 from tests.conftest import ROOT, TINY_SWIN, power_gone_after, tiny_config, with_context, write_config
 
@@ -337,6 +340,26 @@ def test_s3_cudnn_looks_for_the_quickest_convolutions_unless_told_otherwise(
     finally:
         torch.use_deterministic_algorithms(False)
     assert seen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("images/{id}.jpg", True),
+        ({"path": ["images/{id}_l.png", "images/{id}_r.png"]}, True),
+        ({"path": ["images/{id}_l.png", "images/{id}_r.png"], "missing": "mask"}, False),
+        ({"path": "images/{id}/*.png", "max": 4}, False),
+    ],
+)
+def test_s3_cudnn_does_not_search_for_every_number_of_images_that_a_batch_may_have(
+    image, expected, competition, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", None)
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"data.image": image}))
+    for words, wanted in (([], expected), (["--trainer.benchmark", "true"], True)):
+        experiment = Experiment.from_argv(fit_parser(), ["--config", str(path), *words])
+        experiment.trainer(tmp_path, "32-true", Checkpoint())
+        assert torch.backends.cudnn.benchmark is wanted
 
 
 def test_s8_a_fold_compiles_one_graph_to_train_and_one_to_evaluate_and_says_both(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from swinft.system import precision
 from tests.conftest import fit_in_process, tiny_config, write_config
 from tests.inference.test_openvino import SIDE, make_net
 from tests.integration.gpu.heads import HungryHead
+from tests.integration.gpu.pretended import GPU, Calls, pretended_gpu
 
 CODE = ("--allow-code", "tests.integration.gpu.heads")
 
@@ -169,6 +171,28 @@ def test_w3_out_of_fold_predictions_on_another_device_are_in_what_was_trained_in
     assert result["made_with"]["precision"] == "bf16-mixed"
 
 
+def test_maps_come_from_the_device_as_levels_of_8_bits(monkeypatch):
+    """A quarter of the bytes to copy; only whether they are finite is asked besides."""
+    given = torch.linspace(-0.1, 1.1, 3 * 2 * 4).view(3, 2, 2, 2)
+    rows = [
+        {"image": torch.zeros(3, 2, 2), "row": torch.tensor(row), "size": torch.tensor([2, 2])} for row in (0, 1, -1)
+    ]
+    copied, moved = [], Calls.moved
+
+    def seen(calls, tensor, device, non_blocking):
+        copied.append((device.type, tensor.dtype))
+        return moved(calls, tensor, device, non_blocking)
+
+    with monkeypatch.context() as patch, pretended_gpu(patch):
+        patch.setattr(Calls, "moved", seen)
+        net = SimpleNamespace(predict=lambda image: given.to(GPU))
+        loader = torch.utils.data.DataLoader(rows, batch_size=3)
+        numbers, values = inference.predict_rows([net], loader, ["identity"], GPU, "32-true")
+    assert numbers.tolist() == [0, 1]
+    assert values.levels.tolist() == (given[:2] * 255).round().clamp(0, 255).tolist()
+    assert [dtype for place, dtype in copied if place == "cpu"] == [torch.uint8, torch.bool]
+
+
 def t4(monkeypatch, capability=(7, 5)):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     return torch.device("cuda:0")
@@ -237,3 +261,27 @@ def test_w3_a_run_trained_in_bf16_says_that_it_is_predicted_in_32_true(tiny_run,
     said = capsys.readouterr().out
     assert note not in said
     assert "by torch in bf16-mixed" in said
+
+
+@pytest.mark.parametrize(
+    ("devices", "place", "expected"),
+    [
+        ("auto", 0, "bf16-mixed"),
+        (2, 0, "bf16-mixed"),
+        ([1], 1, "16-mixed"),
+        ("1,", 1, "16-mixed"),
+        ("1,0", 1, "16-mixed"),
+        ([7], 0, "bf16-mixed"),  # refused by Lightning when the Trainer is built
+        ("a,b", 0, "bf16-mixed"),  # as is this
+    ],
+)
+def test_a_gpu_that_trainer_devices_names_decides_where_labels_are_made_and_in_what_is_trained(
+    devices, place, expected, monkeypatch
+):
+    """An A100 and a T4 in one machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(8, 0), (7, 5)][device.index])
+    trainer = SimpleNamespace(accelerator="gpu", devices=devices, precision="auto")
+    device, found, _ = precision.training_precision(trainer)
+    assert (device, found) == (torch.device("cuda", place), expected)

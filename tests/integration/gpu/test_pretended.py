@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import swinft
 from swinft.cli import main
 from swinft.model.heads import LovaszLoss, OrdinalHead, SegmentationHead, SoftmaxLovaszLoss
 from swinft.model.trial import TrialSteps
+from swinft.run.compute import selection
 from swinft.run.find.batch import EvaluatedToo
 from swinft.run.layout import Run
 from tests.conftest import make_competition, power_gone_after, tiny_config, write_config
@@ -162,12 +164,21 @@ def test_masks_are_trained_predicted_and_explained(loss, salt, tmp_path, gpu):
 
 
 @pytest.mark.parametrize("decoder", ["upernet", pytest.param("pspnet", marks=pytest.mark.slow)])
-def test_a_decoder_that_is_not_deterministic_is_refused_with_the_key(decoder, salt, tmp_path, gpu, capfd):
+def test_a_decoder_that_is_not_deterministic_is_refused_with_the_key(decoder, salt, tmp_path, gpu, capfd, monkeypatch):
+    """By the trial step, which sets the environment's variable of cuBLAS as a fold does."""
+    found, select = [], selection.select_in_process
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(
+        selection,
+        "select_in_process",
+        lambda *given: [found.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG")), select(*given)][1],
+    )
     path = masks_config(
         salt, tmp_path, **{"model.head": head("SegmentationHead", decoder=decoder, decoder_args=NARROW.get(decoder))}
     )
     assert main(["fit", "--config", str(path), "--fold", "0"]) == 2
     assert "set trainer.deterministic to warn, or choose another head or loss" in capfd.readouterr().err
+    assert found == [":4096:8"]
 
 
 @pytest.mark.parametrize("loss", [LovaszLoss(), SoftmaxLovaszLoss()])
