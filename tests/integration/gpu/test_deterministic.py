@@ -110,7 +110,9 @@ DOCUMENTED = {
 
 
 def test_w4_all_that_torch_says_it_refuses_is_known():
-    said = torch.use_deterministic_algorithms.__doc__.partition("nondeterministic operations will throw a")[2].partition("In addition")[0]
+    said = torch.use_deterministic_algorithms.__doc__.partition("nondeterministic operations will throw a")[
+        2
+    ].partition("In addition")[0]
     named = set(re.findall(r"\* :(?:class|func|attr|meth):`([\w.]+)`", said))
     assert len(named) > 15
     assert named <= set(DOCUMENTED)
