@@ -354,9 +354,10 @@ def test_s3_cudnn_looks_for_the_quickest_convolutions_unless_told_otherwise(
 def test_s3_cudnn_does_not_search_for_every_number_of_images_that_a_batch_may_have(
     image, expected, competition, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", None)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"data.image": image}))
     for words, wanted in (([], expected), (["--trainer.benchmark", "true"], True)):
+        torch.backends.cudnn.benchmark = not wanted
         experiment = Experiment.from_argv(fit_parser(), ["--config", str(path), *words])
         experiment.trainer(tmp_path, "32-true", Checkpoint())
         assert torch.backends.cudnn.benchmark is wanted

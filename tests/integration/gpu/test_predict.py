@@ -282,6 +282,7 @@ def test_a_gpu_that_trainer_devices_names_decides_where_labels_are_made_and_in_w
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(8, 0), (7, 5)][device.index])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: ["A100", "T4"][device.index])
     trainer = SimpleNamespace(accelerator="gpu", devices=devices, precision="auto")
     device, found, _ = precision.training_precision(trainer)
     assert (device, found) == (torch.device("cuda", place), expected)
