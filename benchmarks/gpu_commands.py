@@ -234,16 +234,18 @@ def rounds_step() -> Found:
 def taught_step() -> Found:
     """An ensemble of two runs labels the rows to predict, and teaches a run with metadata in fp16."""
     with competition() as root:
+        given = {"num": 2}
         for name, seed in (("a", 1), ("b", 2)):
-            fitted(root, name, folds=2, seed=seed, **{"data.folds.seed": 0})
-            predicted(root / "runs" / name)
+            run = fitted(root, name, folds=2, seed=seed, **{"data.folds": given})
+            command("predict", str(run), "--device", device())
+            given = {"file": str(root / "runs" / "a" / "folds.csv")}
         runs = root / "runs"
         command("ensemble", str(runs / "a"), str(runs / "b"), "--name", "both", "--runs", str(runs), "--method", "nnls")
         extra = {"table": "test.csv", "labels": str(runs / "both"), "min_confidence": 0.34}
         fitted(
             root, "student", **{
                 "distill": {"run": str(runs / "both"), "weight": 0.5, "temperature": 2},
-                "data.folds": {"file": str(runs / "a" / "folds.csv"), "extra": [extra]},
+                "data.folds": {**given, "extra": [extra]},
                 "model.mix": {"mixup_alpha": 0.5, "cutmix_alpha": 0.5}, "data.columns": {"numeric_features": ["size"]},
             },
         )  # fmt: skip
