@@ -14,7 +14,7 @@ from swinft.cli import main
 from swinft.inference.predictions import Predictions
 from tests.conftest import ROOT, fit_in_process, power_gone_after, tiny_config, write_config, write_image
 from tests.integration.faults import ranks
-from tests.integration.faults.test_ranks import check_equal, free_port
+from tests.integration.faults.test_ranks import free_port
 
 COLORS = {"red": (200, 40, 40), "green": (40, 190, 40), "blue": (40, 40, 200)}
 TWO = {"path": ["images/{id}_l.png", "images/{id}_r.png"], "missing": "mask"}
@@ -224,10 +224,3 @@ def test_a_run_does_not_go_on_with_files_that_a_wildcard_matches_since(cache, pa
     write_image(root / "images" / "003_new.png", (1, 2, 3), np.random.default_rng(0))
     assert main(["fit", "--config", str(path), "--resume", "--fold", "0"]) == 2
     assert "003_new.png appeared or disappeared" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_two_ranks_train_on_several_images_of_a_row_as_one_process(pairs, tmp_path):
-    """Rows lack images: ranks compute different numbers of them."""
-    changes = {key: value for key, value in SEVERAL.items() if key != "model.mix"}
-    check_equal(pairs, tmp_path, "ddp", 20, **changes, **{"model.optim": {"lr": 1e-3, "warmup_epochs": 0.5}})

@@ -143,10 +143,9 @@ class FoldRecorder(Checkpoint):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Remembers the validated weights, to compare them with those that are saved."""
+        """Starts the clock of the validation."""
         if batch_idx == 0:
-            assert isinstance(pl_module, FineTuneTask)
-            self._validated, self._validation_started = weight_norms(pl_module.predictor), time.monotonic()
+            self._validation_started = time.monotonic()
 
     def on_validation_batch_end(
         self,
@@ -157,7 +156,10 @@ class FoldRecorder(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Updates the progress of the validation."""
+        """Remembers the validated weights, to compare them with those that are saved, and updates the progress."""
+        if batch_idx == 0:  # behind its forward pass, in which other ranks get the running statistics of the first one
+            assert isinstance(pl_module, FineTuneTask)
+            self._validated = weight_norms(pl_module.predictor)
         self.progress.validated(trainer, batch, batch_idx)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

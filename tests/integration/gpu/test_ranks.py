@@ -69,6 +69,22 @@ def test_s7_only_running_statistics_are_sent_before_each_forward(backbone, argum
     assert {name.partition(".")[0] for name in sent} == {"net", "averaged"}  # one is trained, the other validated
 
 
+def test_running_statistics_that_come_with_the_first_validated_batch_are_no_change(competition, tmp_path, monkeypatch):
+    """DDP sends those of the first rank before each forward pass: the other ranks ended with an error."""
+    step = FineTuneTask.validation_step
+
+    def received(task, batch, batch_idx, *more):
+        for name, buffer in task.named_buffers():
+            if batch_idx == 0 and name.endswith("running_mean"):
+                buffer += 0.01
+        return step(task, batch, batch_idx, *more)
+
+    monkeypatch.setattr(FineTuneTask, "validation_step", received)
+    changes = {"model.backbone": "test_resnet", "model.backbone_args": None, "trainer.max_epochs": 1}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+
+
 def test_s7_buffers_of_a_users_head_are_still_sent(alone):
     class Counting(ClassificationHead):
         def __init__(self, num_features: int, num_outputs: int) -> None:
