@@ -15,6 +15,7 @@ from swinft.propose.listing import Container, Group, Listing, spread
 from swinft.propose.tables import Column, TableFacts
 
 TRIED_FILES, TRIED_ROWS = 24, 60  # of a group and of a table, evenly spread
+BRACES = re.compile(r"[{}]")  # in a column's name: a template cannot name it
 MOST_TEMPLATES = 8  # of a group that are tried
 TRIED_ENDINGS = 3  # rows whose folder is listed
 MOST_PAIRED, MOST_WORDS = 8, 12  # columns that are paired; words of a name and the signs between them
@@ -284,13 +285,14 @@ class Keys:
 
     def _with_folders(self, template: list[str], row: int, column: str) -> str:
         """The template with other columns in place of folders that are cells of the row."""
-        cells = {cell: name for name, cell in reversed(self.table.row(row).items()) if cell and name != column}
+        every = reversed(self.table.row(row).items())
+        cells = {cell: name for name, cell in every if cell and name != column and not BRACES.search(name)}
         return "/".join(f"{{{cells[part]}}}" if part in cells else part for part in template)
 
 
 def _may_name(column: Column) -> bool:
     """Whether a column's cells may be names of files: no fractions, and not 0 and 1."""
-    if not column.values or column.is_flag:
+    if not column.values or column.is_flag or BRACES.search(column.name):
         return False
     first = next(iter(column.values))
     return not (column.is_number and not column.is_whole) and len(first) <= 300

@@ -258,6 +258,13 @@ def test_minus_one_and_one_become_zero_and_one_in_the_steps(tmp_path):
     assert steps[2]["map"] == {"column": "value", "values": {"-1": "0"}, "default": "keep"}
 
 
+def test_a_column_with_braces_in_its_name_names_no_image(tmp_path):
+    root = made("amazon", tmp_path / "data")
+    table = root / "train_v2.csv"
+    table.write_text(table.read_text().replace("image_name,", "{a},", 1))
+    assert proposed("amazon", root, tmp_path).get("data.image") is None
+
+
 def new(folder: Path, *words: str) -> int:
     return main(["new", "mine", "--data", str(folder), "--output", str(folder.parent / "mine.yaml"), *words])
 
