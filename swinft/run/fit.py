@@ -231,6 +231,7 @@ def fit_each(
     """
     config = experiment.config
     for index in filter(lambda index: run.fold(index).is_done, folds):
+        run.fold(index).delete_checkpoints()  # if a process was killed while it did
         print(f"fold {index}: done, skipped")
     waiting = [index for index in folds if not run.fold(index).is_done]
     if not waiting:

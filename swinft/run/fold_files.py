@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.inference.provenance import maps_beside
-from swinft.store import has_record, is_committed, verify
+from swinft.store import discard, has_record, is_committed, verify
 
 FoldId = int | str  # 3, "3_seed_1", "all", "all_seed_1"
 
@@ -109,6 +109,11 @@ class Fold:
     def candidates(self) -> list[Path]:
         """The weights of all such epochs."""
         return sorted(self.root.glob("epoch-*.safetensors"))
+
+    def delete_checkpoints(self) -> None:
+        """Deletes what a finished fold no longer needs; a checkpoint is several times the size of the weights."""
+        for path in (*self.root.glob("epoch-*.ckpt"), *self.candidates):
+            discard(path)
 
     @property
     def log(self) -> Path:

@@ -56,7 +56,7 @@ from swinft.run.scoring import score_rows
 from swinft.run.trackers.configured import trackers_in
 from swinft.run.trackers.fold_records import FoldRecords
 from swinft.run.trainer import silence_lightning
-from swinft.store import commit, discard, json_bytes, sweep, verify
+from swinft.store import commit, json_bytes, sweep, verify
 from swinft.system.allocator import keep_freed_memory
 from swinft.system.cluster.environment import is_on_cluster
 from swinft.system.precision import Precision, prediction_precision, resolve_precision, training_precision
@@ -77,11 +77,11 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     Raises:
         InputError: The environment names other processes than the fold's devices.
     """
-    config = experiment.config
-    fold = run.fold(config.fold)
+    config, fold = experiment.config, run.fold(experiment.config.fold)
     if not rank():
         sweep(fold.root)
     if fold.is_done:
+        fold.delete_checkpoints()  # if a process was killed while it did
         print(f"fold {fold.index}: done, skipped")
         return
     stop_after = chosen_epochs(run, config) if fold.held_out is None else None
@@ -299,9 +299,7 @@ def _finish(
         "made_with": made | {"precision": recorder.precision or precision},
     }
     commit(fold.result, json_bytes(result), "swinft fit")
-    # No longer needed; a checkpoint is several times the size of the weights.
-    for checkpoint in (*fold.checkpoints, *fold.candidates):
-        discard(checkpoint)
+    fold.delete_checkpoints()
     recorder.records.finish(fold)
 
 

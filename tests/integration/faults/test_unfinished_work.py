@@ -14,6 +14,7 @@ from swinft.data.tables.csv_lines import UnreadableError, read_bytes
 from swinft.errors import InputError
 from swinft.inference.provenance import read_made_from
 from swinft.run.layout import Run
+from swinft.store import commit
 from swinft.tuning.space import parse_space
 from swinft.tuning.study import Folder, Settings, create, delete
 from swinft.whole_folders import new_folder, restore
@@ -85,6 +86,16 @@ def test_a_second_interrupt_at_the_end_of_the_process_prints_no_traceback(monkey
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_checkpoints_of_a_finished_fold_that_were_not_deleted_are_deleted_by_a_resume(tiny_run, tmp_path):
+    """They are several times the size of the weights, and stayed for ever."""
+    root = shutil.copytree(tiny_run, tmp_path / "runs" / "tiny")
+    left = [root / "fold_0" / "epoch-0002.ckpt", root / "fold_1" / "epoch-0002.ckpt"]
+    commit(left[0], b"with its record", "swinft fit")
+    left[1].write_bytes(b"without")
+    assert main(["fit", "--config", str(root / "config.yaml"), "--runs", str(tmp_path / "runs"), "--resume"]) == 0
+    assert list(root.rglob("epoch-*")) == []
 
 
 def test_a_search_whose_trials_are_deleted_already_is_overwritten(tmp_path, monkeypatch):
