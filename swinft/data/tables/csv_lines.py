@@ -210,10 +210,18 @@ def _from_zip(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, list[str]]:
     return archive.read(names[0]), [f"the file is read through zip ('{names[0]}')"]
 
 
+# Without one of them `bytes.decode` takes the machine's byte order, and a reader of lines raises an error.
+MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
+
+
 def _decode(content: bytes, encoding: str) -> str:
     for start, (what, fix) in NOT_A_CSV.items():
         if what.lower() not in encoding.lower() and content[: len(start)].lower() == start.lower():
             raise UnreadableError(f"the file is {what}, not a CSV", fix)
+    name = codecs.lookup(encoding).name
+    if name in MARKS and not content.startswith(MARKS[name]):
+        fix = f"Set data.columns.encoding to {name}-le or {name}-be."
+        raise UnreadableError(f"the file has no byte order mark, which {name.upper()} needs", fix)
     try:
         text = content.decode(_codec(encoding))
     except UnicodeDecodeError as error:

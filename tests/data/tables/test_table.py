@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from swinft.data.tables.csv_lines import UnreadableError, read_lines
 from swinft.data.tables.table import DataError, Problem, read_table
 
 NEEDED = {"label": "data.target"}
@@ -67,6 +68,16 @@ def test_bad_structure_is_named(tmp_path, content, line, expected):
     assert expected in str(problems[0])
     assert problems[0].line == line
     assert problems[0].file == str(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "U16"])
+def test_an_encoding_with_a_byte_order_mark_needs_one(tmp_path, encoding):
+    path = tmp_path / "train.csv"
+    path.write_bytes("id,label\na,x\n".encode("utf-32-le" if "32" in encoding else "utf-16-le"))
+    with pytest.raises(UnreadableError, match="no byte order mark"):
+        read_lines(path, ["id"], encoding)
+    path.write_bytes("id,label\na,x\n".encode(encoding))
+    assert read_lines(path, ["id"], encoding).cells == [["a", "x"]]
 
 
 def test_a_missing_file_suggests_the_nearest(tmp_path):
