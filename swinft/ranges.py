@@ -13,7 +13,8 @@ Settings = TypeVar("Settings")
 MOST = 2**32 - 1  # of anything that is counted, and of numpy's seeds: what is beyond it overflows somewhere
 LARGEST = 2**63 - 1  # whole number of torch and numpy
 MOST_PROCESSES = 1024  # each imports torch
-LARGEST_SIDE = 2**16  # of an image in pixels; formats of images end there
+LARGEST_SIDE = 2**13  # of an image in pixels
+LARGEST_AREA = 2**24  # of an image in pixels: with four times as many, a Swin-T needs 24 GB for one of them
 SHOWN_DIGITS = 20
 
 
@@ -245,3 +246,23 @@ def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
 
 def _in_yaml(word: Any) -> str:
     return str(word).lower() if isinstance(word, bool) else str(word)
+
+
+def check_image_size(key: str, size: int | Sequence[int]) -> None:
+    """Checks the size of an image.
+
+    Args:
+        key: Its dotted key.
+        size: One side, or height and width, in pixels.
+
+    Raises:
+        InputError: A side is out of its range, or the image has too many pixels.
+    """
+    section, _, name = key.rpartition(".")
+    check_ranges(section, {name: size}, {name: SIDE})
+    pixels = size**2 if isinstance(size, int) else math.prod(size)
+    if pixels > LARGEST_AREA:
+        raise InputError(
+            f"{key} is {size}, an image of {pixels:,} pixels. Allowed: up to {LARGEST_AREA:,}, as 4096 x 4096; larger "
+            "images are cut into tiles by data.image: {path: …, tile: 512}."
+        )

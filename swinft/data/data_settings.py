@@ -30,9 +30,8 @@ from swinft.data.target.kinds import GivenKind, is_custom, kind_problem, target_
 from swinft.data.target.segmentation import Segmentation
 from swinft.errors import InputError
 from swinft.ranges import (
-    SIDE,
     SettingsError,
-    check_ranges,
+    check_image_size,
     is_whole,
     list_problems,
     settings_of,
@@ -340,10 +339,10 @@ def image_sides(image_size: Any) -> tuple[int, int]:
     """Height and width from the setting `image_size`.
 
     Raises:
-        InputError: It is not one or two whole numbers in their range.
+        InputError: It is not one or two whole numbers in their range, or the image is too large.
     """
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
     if len(sides) != 2 or not all(is_whole(side) for side in sides):
         raise InputError(f"data.image_size is {image_size}; give one side, or height and width, in whole pixels.")
-    check_ranges("data", {"image_size": image_size}, {"image_size": SIDE})
+    check_image_size("data.image_size", image_size)
     return sides[0], sides[1]

@@ -8,9 +8,9 @@ import sysconfig
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from swinft.model.task import FineTuneTask
 from swinft.model.training.sam import SAM
 from swinft.model.training.schedules import make_schedule
 from swinft.model.training.steps import Steps
+from swinft.system.limits import within_memory
 
 # Two rows find the same errors as a full batch, except for its memory; on a CPU a full one can take minutes.
 MAX_ROWS = 2
+LARGE = 512 * 512  # pixels of an image
 # Predictions on which metrics are tried, rows times outputs: of more rows and classes they would fill the memory.
 MAX_TRIED_CELLS = 2**26
 OF_BATCH_NORM = "more than 1 value per channel"  # in torch's error about a batch of one row on a grid of one place
@@ -164,6 +166,13 @@ class TrialSteps:
             return evaluated(net.head, logits, batch.for_head(net.head).target)[0]
 
 
+def _spare_memory(task: FineTuneTask, size: tuple[int, int]) -> None:
+    """Has large images take a tenth of the memory, where the backbone can compute activations again."""
+    if size[0] * size[1] > LARGE:
+        with suppress(AssertionError, AttributeError):  # a backbone that cannot
+            cast(Any, task.net.backbone).model.set_grad_checkpointing(True)
+
+
 def try_step(
     task: FineTuneTask,
     targets: Tensor,
@@ -194,13 +203,15 @@ def try_step(
     """
     cpu = torch.device("cpu")
     steps = TrialSteps(task, cpu)
+    _spare_memory(task, size)
     try:
-        tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu, auxiliary)
-        started = time.perf_counter()
-        loss = float(steps.train(tried))
-        seconds = time.perf_counter() - started
-        predictions = steps.predict(tried)
-        others = steps.predict(tried.first()) if (custom := custom_modules(task.net)) else predictions
+        with within_memory():
+            tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu, auxiliary)
+            started = time.perf_counter()
+            loss = float(steps.train(tried))
+            seconds = time.perf_counter() - started
+            predictions = steps.predict(tried)
+            others = steps.predict(tried.first()) if (custom := custom_modules(task.net)) else predictions
     except InputError:
         raise
     except Exception as error:  # anything may fail here, which would be a traceback in the first fold

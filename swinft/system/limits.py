@@ -3,9 +3,11 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
+OWN_PAGES = Path("/proc/self/statm")
 OWN_GROUPS = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 # In cgroup v1, no limit is written as a huge number of bytes.
@@ -32,6 +34,29 @@ def total_memory() -> int:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else NO_LIMIT
     limits = [limit for folder in _groups("memory") if (limit := _memory_limit(folder)) is not None]
     return min([machine, *limits])
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Inside the block, memory that is not there is an error for the code that asks for it.
+
+    Linux gives a process memory that it does not have, and kills it once it is used. Elsewhere nothing is limited.
+    """
+    try:
+        import resource  # Unix only
+
+        pages = int(OWN_PAGES.read_text().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    there = pages * os.sysconf("SC_PAGE_SIZE") + available_memory()
+    most = min([there, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def available_cores() -> int:

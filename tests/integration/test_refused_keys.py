@@ -28,7 +28,8 @@ IDLE = {
     ),
     "no word": ({"checkpoint": 0}, "checkpoint: `0` is not allowed; it must be last or best."),
     "base of a view": ({"predict.views": [{"class_path": "swinft.View"}]}, "'swinft.View' is only a base"),
-    "large": ({"data.image_size": 65_536}, "cannot work at 65536 x 65536 px (data.image_size)"),
+    "large area": ({"data.image_size": 8_192}, "an image of 67,108,864 pixels. Allowed: up to 16,777,216"),
+    "large": ({"data.image_size": 8_193}, "data.image_size is 8193. Allowed: a number from 1 to 8192."),
     "one row": ({"data.batch_size": 1, **BATCH_NORM}, "set data.batch_size to 2 or more, or a larger data.image_size"),
     "one row of an epoch": (
         {"data.loading.virtual_epochs": 12, **BATCH_NORM},
@@ -51,7 +52,7 @@ NUMBERS_TOO_LARGE = {
     ),
     "data.image_size": (
         LARGE,
-        "data.image_size is 10000000000000000000… (31 digits). Allowed: a number from 1 to 65536.",
+        "data.image_size is 10000000000000000000… (31 digits). Allowed: a number from 1 to 8192.",
     ),
     "data.loading.num_workers": (
         5000,

@@ -30,7 +30,11 @@ def killed(*_):
 
 
 def interrupted(*_):
-    os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_fold_that_its_own_command_fits_has_a_log_of_every_start(competition, tmp_path, monkeypatch, capsys):

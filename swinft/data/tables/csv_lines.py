@@ -215,10 +215,11 @@ MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs
 
 
 def _decode(content: bytes, encoding: str) -> str:
-    for start, (what, fix) in NOT_A_CSV.items():
-        if what.lower() not in encoding.lower() and content[: len(start)].lower() == start.lower():
-            raise UnreadableError(f"the file is {what}, not a CSV", fix)
     name = codecs.lookup(encoding).name
+    for start, (what, fix) in NOT_A_CSV.items():
+        has_mark = content.startswith(MARKS.get(name, ()))  # that of UTF-32 begins as that of UTF-16
+        if not has_mark and what.lower() not in name and content[: len(start)].lower() == start.lower():
+            raise UnreadableError(f"the file is {what}, not a CSV", fix)
     if name in MARKS and not content.startswith(MARKS[name]):
         fix = f"Set data.columns.encoding to {name}-le or {name}-be."
         raise UnreadableError(f"the file has no byte order mark, which {name.upper()} needs", fix)

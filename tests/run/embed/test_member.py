@@ -298,7 +298,6 @@ def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys)
         (["--fit", "svr"], "--name NAME"),
         (["--name", "x"], "add --fit"),
         (["--seed", "1"], "--seed is of what is fitted on embeddings: add --fit"),
-        (["--fit", "svr", "--name", "x", "--rows", "train"], "remove --rows"),
         (["--fit", "svr", "--name", "x", "--metadata"], "no metadata columns"),
         (["--fit", "svr", "--name", "tiny"], "exists"),
         (["--backbone-weights", "x.pth"], "name it with --backbone"),
