@@ -27,7 +27,7 @@ def test_a_check_whose_trial_step_does_not_fit_into_memory_says_so(competition, 
     monkeypatch.setattr(trial.TrialSteps, "train", lambda *_: large()[0].float())
     assert main(["check", "--config", str(config)]) == 2
     said = capsys.readouterr().err
-    assert "cannot work at 32 x 32 px (data.image_size)" in said
+    assert "a training step at 32 x 32 px (data.image_size) fails" in said
     assert "allocate memory" in said
 
 
