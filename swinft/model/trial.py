@@ -7,10 +7,10 @@ import math
 import sysconfig
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -166,11 +166,25 @@ class TrialSteps:
             return evaluated(net.head, logits, batch.for_head(net.head).target)[0]
 
 
-def _spare_memory(task: FineTuneTask, size: tuple[int, int]) -> None:
-    """Has large images take a tenth of the memory, where the backbone can compute activations again."""
-    if size[0] * size[1] > LARGE:
-        with suppress(AssertionError, AttributeError):  # a backbone that cannot
-            cast(Any, task.net.backbone).model.set_grad_checkpointing(True)
+@contextmanager
+def sparing_memory(task: FineTuneTask, size: tuple[int, int]) -> Iterator[None]:
+    """Inside the block, memory that is not there is an error, and large images take a tenth of it.
+
+    For these the backbone, where it can, computes activations again; behind the block as the config says: what a step
+    takes of time and memory is measured with the same task.
+    """
+    model = getattr(task.net.backbone, "model", task.net.backbone)
+    is_large, switch = size[0] * size[1] > LARGE, getattr(model, "set_grad_checkpointing", None)
+    try:
+        if is_large and switch:
+            with suppress(AssertionError):  # a backbone that cannot
+                switch(True)
+        with within_memory():
+            yield
+    finally:
+        if is_large and switch:
+            with suppress(AssertionError):
+                switch(task.compute.grad_checkpointing)
 
 
 def try_step(
@@ -203,9 +217,8 @@ def try_step(
     """
     cpu = torch.device("cpu")
     steps = TrialSteps(task, cpu)
-    _spare_memory(task, size)
     try:
-        with within_memory():
+        with sparing_memory(task, size):
             tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu, auxiliary)
             started = time.perf_counter()
             loss = float(steps.train(tried))
@@ -239,7 +252,8 @@ def try_one_row(task: FineTuneTask, targets: Tensor, features: Tensor | None, si
     """
     cpu = torch.device("cpu")
     try:
-        TrialSteps(task, cpu).train(TrialBatch.of(1, targets, features, task.net.image_shape(size), cpu))
+        with sparing_memory(task, size):
+            TrialSteps(task, cpu).train(TrialBatch.of(1, targets, features, task.net.image_shape(size), cpu))
     except Exception as error:  # as above
         raise InputError(
             f"'{spec_name(task.hparams['backbone'])}' cannot train on one row, which is all that an epoch has on a "

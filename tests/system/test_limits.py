@@ -32,17 +32,28 @@ def test_a_check_whose_trial_step_does_not_fit_into_memory_says_so(competition, 
 
 
 def test_a_trial_step_with_large_images_computes_activations_again(competition, tmp_path, monkeypatch):
-    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
-    tried = []
-    try_step = trial.try_step
+    """And the measurements behind it, with the same task, do as the config says."""
+    path, tried, left = tmp_path / "c.yaml", [], []
+    train, try_step = trial.TrialSteps.train, trial.try_step
 
-    def watched(task, *given):
+    def recomputes(task):
+        return any(layer.grad_checkpointing for layer in task.net.backbone.model.layers)
+
+    def watched(steps, batch):
+        tried.append(recomputes(steps._task))
+        return train(steps, batch)
+
+    def finished(task, *given):
         seconds = try_step(task, *given)
-        tried.append(any(layer.grad_checkpointing for layer in task.net.backbone.model.layers))
+        left.append(recomputes(task))
         return seconds
 
-    monkeypatch.setattr("swinft.run.check.try_step", watched)
-    assert main(["check", "--config", str(config)]) == 0
-    monkeypatch.setattr(trial, "LARGE", 1000)
-    assert main(["check", "--config", str(config)]) == 0
-    assert tried == [False, True]
+    monkeypatch.setattr(trial.TrialSteps, "train", watched)
+    monkeypatch.setattr("swinft.run.check.try_step", finished)
+    for most, configured in ((trial.LARGE, False), (1000, False), (1000, True)):
+        changes = {"model.compute": {"grad_checkpointing": configured}}
+        write_config(path, tiny_config(competition, tmp_path / "runs", **changes))
+        monkeypatch.setattr(trial, "LARGE", most)
+        assert main(["check", "--config", str(path)]) == 0
+    assert tried == [False, True, True]
+    assert left == [False, False, True]
