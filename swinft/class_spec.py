@@ -31,7 +31,7 @@ else:
 
 @functools.lru_cache(maxsize=256)  # a search on a metric copies it thousands of times
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature of a function."""
+    """The signature of a function, kept."""
     return inspect.signature(function)
 
 
@@ -65,7 +65,7 @@ def signature_of(cls: type) -> inspect.Signature:
     """
     if not issubclass(cls, InitArgsMixin):
         return inspect.signature(cls)
-    signature = inspect.signature(cls.__init__)
+    signature = _signature_of(cls.__init__)
     return signature.replace(parameters=[*signature.parameters.values()][1:])
 
 

@@ -9,7 +9,7 @@ from swinft.propose.facts import Facts
 from swinft.propose.patterns import patterns_of
 from swinft.propose.roles import Roles
 from swinft.propose.shape import Reshaped, ToPredict
-from swinft.propose.tables import Column, TableFacts, made
+from swinft.propose.tables import Column, TableFacts
 from swinft.propose.targets import Target
 from swinft.propose.templates import Template
 
@@ -25,8 +25,7 @@ def joined(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
             continue
         chosen, why = _one_per_key(other, key)
         columns = [name for name in images[0].columns if name not in train.columns]
-        steps = (*(train.steps or ({"csv": train.path},)), _join(other, key, chosen, columns))
-        table = _with_join(train, other, key, chosen, columns, steps)
+        table = _with_join(train, other, key, chosen, columns)
         twin, test_image = _test_twin(facts, roles, other, images[0])
         test_steps: list[dict[str, Any]] = []
         if roles.predicted is not None and twin is not None:
@@ -75,7 +74,6 @@ def _with_join(
     key: str,
     chosen: dict[str, Any] | None,
     columns: Sequence[str],
-    steps: tuple[dict[str, Any], ...],
 ) -> TableFacts:
     """The kept rows of a table with the columns of another one."""
     place: dict[str, int] = {}
@@ -87,7 +85,7 @@ def _with_join(
     owners = [train.columns[key].cells[row] for row in kept]
     cells |= {name: [other.columns[name].cells[place[own]] for own in owners] for name in columns}
     count = round(train.num_rows * len(kept) / max(1, train.num_kept))
-    return made(train.path, cells, count, is_whole=train.is_whole, steps=steps)
+    return train.after(cells, count, _join(other, key, chosen, columns))
 
 
 def _test_twin(
@@ -122,8 +120,7 @@ def long(facts: Facts, roles: Roles, train: TableFacts, plain: Make) -> Reshaped
     cells["column"] = [name for name in ends for _ in range(table.num_kept)]
     cells["value"] = [cell for name in ends for cell in table.columns[name].cells]
     cells[roles.sample_id] = [f"{own}_{name}" for own, name in zip(cells[key], cells["column"], strict=True)]
-    steps = (*(table.steps or ({"csv": table.path},)), melt, row_id)
-    long = made(table.path, cells, table.num_rows * len(ends), is_whole=table.is_whole, steps=steps)
+    long = table.after(cells, table.num_rows * len(ends), melt, row_id)
     twins = [step["join"] for step in base.test.steps if "join" in step]
     short = not any("_" in own for own in train.columns[key].values)
     parts = f"(?P<{key}>{'[^_]+' if short else '.+?'})_(?P<column>{'.+' if short else '|'.join(sorted(ends))})$"
@@ -162,18 +159,17 @@ def pivoted(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
     extract = {"extract": {"column": roles.sample_id, "pattern": f"^(?P<{key}>.+){re.escape(sign)}"}}
     taken = [] if own else [extract]
     pivot = {"pivot": {"index": [key, *(each for each in index if each != key)], "columns": name, "values": value}}
-    steps = (*(train.steps or ({"csv": train.path},)), *taken, pivot)
     first = {own_key: row for row, own_key in reversed([*enumerate(keys)])}
     cells = {key: [*first], **{each: [train.columns[each].cells[row] for row in first.values()] for each in index}}
     at = {(own_key, cell): row for row, (own_key, cell) in enumerate(zip(keys, train.column(name), strict=True))}
     cells |= {each: [train.columns[value].cells[at[own_key, each]] for own_key in first] for each in names}
-    table = made(train.path, cells, train.num_rows // len(names), is_whole=train.is_whole, steps=steps)
+    table = train.after(cells, train.num_rows // len(names), *taken, pivot)
     why = f"{roles.reasons['train']}; {len(names)} rows per image become one, with a column for each {name}"
     what = "numbers" if all(Column(each, cells[each]).is_number for each in names) else "classes"
     target = Target(names, what, f"the cells of {name}", f"{len(names)} columns of numbers")
     test_steps: list[dict[str, Any]] = []
     if roles.predicted is not None:
-        test_steps = [*(roles.predicted.steps or ({"csv": roles.predicted.path},)), *taken, {"unique": [key]}]
+        test_steps = [*roles.predicted.made_by, *taken, {"unique": [key]}]
     test = ToPredict(next(iter(roles.test_images), None), key, test_steps, "one row per image")
     id = (key, "what the ids of the sample submission start with")
     return Reshaped(

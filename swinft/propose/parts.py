@@ -10,7 +10,7 @@ from swinft.propose.facts import Facts
 from swinft.propose.grouping import LEAST_GROUPS
 from swinft.propose.roles import Roles, is_for_training
 from swinft.propose.shape import Reshaped, ToPredict
-from swinft.propose.tables import Column, TableFacts, made
+from swinft.propose.tables import Column, TableFacts
 from swinft.propose.targets import Target, kind_of_columns
 from swinft.propose.templates import find_templates
 
@@ -75,9 +75,7 @@ def named_parts(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | Non
     cells = {key: images, **{name: [at.get((image, name), "") for image in images] for name in names}}
     extract = {"extract": {"column": id, "pattern": parts.pattern(key, "name")}}
     pivot = {"pivot": {"index": [key], "columns": "name", "values": value}}
-    steps = (*(train.steps or ({"csv": train.path},)), extract, pivot)
-    count = round(train.num_rows / len(names))
-    table = made(train.path, cells, count, is_whole=train.is_whole, encoding=train.encoding, steps=steps)
+    table = train.after(cells, round(train.num_rows / len(names)), extract, pivot)
     if not (found := find_templates(table, facts.images)):
         return None
     what, why = kind_of_columns([Column(name, cells[name]) for name in names])
@@ -94,10 +92,9 @@ def _to_predict(facts: Facts, roles: Roles, key: str, extract: dict[str, Any]) -
     assert roles.sample is not None
     pattern = re.compile(extract["extract"]["pattern"])
     ids = [match[key] for own in roles.sample.column(str(roles.sample_id)) if (match := pattern.match(own))]
-    table = made(roles.sample.path, {key: [*dict.fromkeys(ids)]}, len({*ids}), is_whole=roles.sample.is_whole)
+    table = roles.sample.after({key: [*dict.fromkeys(ids)]}, len({*ids}), extract, {"unique": [key]})
     found = sorted(find_templates(table, facts.images), key=is_for_training)
-    steps = [*(roles.sample.steps or ({"csv": roles.sample.path},)), extract, {"unique": [key]}]
-    return ToPredict(next(iter(found), None), key, steps, "the images of the sample submission, each once")
+    return ToPredict(next(iter(found), None), key, [*table.steps], "the images of the sample submission, each once")
 
 
 def with_starts(shape: Reshaped, id: str, target: Target) -> Reshaped:
@@ -122,9 +119,8 @@ def with_starts(shape: Reshaped, id: str, target: Target) -> Reshaped:
     name = next(each for each in ("group", "group_of_id", "start_of_id") if each not in train.columns)
     end = next(each for each in ("part", "part_of_id", "end_of_id") if each not in train.columns)
     pattern = parts.pattern(name, end).removesuffix("$") + re.escape(next(iter(suffixes))) + "$"
-    cells = {each: [*column.cells] for each, column in train.columns.items()} | {name: parts.starts, end: parts.ends}
-    steps = (*(train.steps or ({"csv": train.path},)), {"extract": {"column": id, "pattern": pattern}})
-    table = made(train.path, cells, train.num_rows, is_whole=True, encoding=train.encoding, steps=steps)
+    cells = train.all_cells() | {name: parts.starts, end: parts.ends}
+    table = train.after(cells, train.num_rows, {"extract": {"column": id, "pattern": pattern}})
     shown = ", ".join(parts.names[:3]) + (" …" if len(parts.names) > 3 else "")
     why = f"ids with one start and the ends {shown} are images of one thing: {starts:,} in {train.num_rows:,} rows"
     return replace(shape, train=table, group=(name, why), used=(*shape.used, name, end))

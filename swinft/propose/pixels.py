@@ -11,7 +11,7 @@ from swinft.propose.images import number_rules, pixel_columns, pixel_lists
 from swinft.propose.listing import Group
 from swinft.propose.roles import Roles
 from swinft.propose.shape import Pixels, Reshaped, ToPredict
-from swinft.propose.tables import TableFacts, made
+from swinft.propose.tables import TableFacts
 from swinft.propose.templates import Template
 
 Loading = tuple[tuple[str, Any, str], ...]
@@ -46,16 +46,15 @@ def _numbered(
     image = Template(paths[0], Group("", "", "files", train.num_rows, []), 1.0, 1.0)
     id = _unique(train, columns)
     name = id or (roles.test and _unique(roles.test, columns)) or roles.sample_id or "row"
-    cells = {each: [*column.cells] for each, column in train.columns.items() if each not in columns}
-    steps, test, test_steps = train.steps, roles.test, list[dict[str, Any]]()
+    cells = {each: column for each, column in train.all_cells().items() if each not in columns}
+    number, test, test_steps = {"number": {"column": name, "start": 1}}, roles.test, list[dict[str, Any]]()
     if id is None:
         cells[name] = [str(row + 1) for row in range(train.num_kept)]
-        steps = _with_number(train, name)
     if test is not None and name not in test.columns:
-        test_steps = [*_with_number(test, name)]
+        test_steps = [*test.made_by, number]
     has_pixels = test is None or {*columns} <= {*test.columns}
     why_test = "the rows to predict, numbered like the sample submission's ids" if test_steps else ""
-    table = made(train.path, cells, train.num_rows, is_whole=train.is_whole, encoding=train.encoding, steps=steps)
+    table = train.after(cells, train.num_rows, *([number] if id is None else []))
     return Reshaped(
         table, f"{roles.reasons['train']}; {why}", image,
         ToPredict(image if has_pixels else None, name, test_steps, why_test),
@@ -68,10 +67,6 @@ def _unique(table: TableFacts, columns: Sequence[str]) -> str | None:
     """The first unique column that is neither pixels nor measured."""
     names = (name for name in table.columns if name not in columns and table.is_unique(name))
     return next((name for name in names if not table.columns[name].is_number or table.columns[name].is_whole), None)
-
-
-def _with_number(table: TableFacts, name: str) -> tuple[dict[str, Any], ...]:
-    return (*(table.steps or ({"csv": table.path},)), {"number": {"column": name, "start": 1}})
 
 
 def _list_loading(lists: Sequence[Sequence[str]]) -> Loading:

@@ -14,9 +14,9 @@ from swinft.propose.masks import TILE, exclusive, of_mask_files, tile_of, with_m
 from swinft.propose.parts import with_starts
 from swinft.propose.patterns import patterns_of
 from swinft.propose.reshape import by_folders, reshaped, with_flags
-from swinft.propose.roles import Roles, find_roles, id_column
+from swinft.propose.roles import Roles, find_roles
 from swinft.propose.shape import Pixels, Reshaped
-from swinft.propose.table_keys import add_ids, add_tables
+from swinft.propose.table_keys import add_ids, add_tables, id_of
 from swinft.propose.targets import Target, find_target
 from swinft.propose.training import KINDS, fold_lines, metric_line, model_lines, size_lines
 
@@ -71,7 +71,8 @@ def propose(slug: str, facts: Facts, root: str) -> Proposal:
         shape = by_folders(facts, roles) or shape
     if (found := _target_of(shape, roles, draft.known)) is not None and found.what == "labels":
         shape = with_flags(shape, found.columns)
-    shape = _with_groups(shape, roles, draft.known)
+    if found is not None:
+        shape = _with_groups(shape, roles, found, draft.known)
     side, image = shape.made_of.side if isinstance(shape.made_of, Pixels) else 0, shape.image
     shown = look_at(facts.root, image.group) if image and not side else Shown(side, side, shape.train.num_rows)
     add_tables(draft, roles, shape, shown)
@@ -111,15 +112,14 @@ def _target_of(shape: Reshaped, roles: Roles, known: Known | None) -> Target | N
     """The target of training rows; None where it cannot be told."""
     if shape.target is not None:
         return shape.target
-    id = shape.id[0] if shape.id else id_column(shape.train, shape.image, [roles.sample_id])[0]
+    id, _ = id_of(shape, roles)
     return find_target(shape.train, roles, [*shape.used, *([id] if id else [])], known)
 
 
-def _with_groups(shape: Reshaped, roles: Roles, known: Known | None) -> Reshaped:
+def _with_groups(shape: Reshaped, roles: Roles, target: Target, known: Known | None) -> Reshaped:
     """The rows with a column of groups made of their ids, where no column says what belongs together."""
-    target = _target_of(shape, roles, known)
-    id = shape.id[0] if shape.id else id_column(shape.train, shape.image, [roles.sample_id])[0]
-    if target is None or id is None or shape.group or shape.has_split or (known and known.group):
+    id, _ = id_of(shape, roles)
+    if id is None or shape.group or shape.has_split or (known and known.group):
         return shape
     image = shape.image.columns if shape.image else []
     found, _ = find_group(shape.train, roles, target, id, image)

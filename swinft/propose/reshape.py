@@ -16,7 +16,7 @@ from swinft.propose.patterns import patterns_of
 from swinft.propose.pixels import pixels
 from swinft.propose.roles import Roles, is_for_training
 from swinft.propose.shape import Files, Reshaped, ToPredict
-from swinft.propose.tables import TableFacts, made
+from swinft.propose.tables import TableFacts
 from swinft.propose.targets import Target
 from swinft.propose.templates import TRIED_FILES, Template, endings, names_rows, with_ending
 
@@ -74,10 +74,9 @@ def _with_id(shape: Reshaped) -> Reshaped:
         return shape
     name = next(each for each in ("id", "row_id", "id_of_row") if each not in train.columns)
     made_of = "_".join(f"{{{each}}}" for each in image.columns)
-    cells = {each: [*column.cells] for each, column in train.columns.items()}
+    cells = train.all_cells()
     cells[name] = ["_".join(row) for row in zip(*(cells[each] for each in image.columns), strict=True)]
-    steps = (*(train.steps or ({"csv": train.path},)), {"format": {name: made_of}})
-    table = made(train.path, cells, train.num_rows, is_whole=train.is_whole, encoding=train.encoding, steps=steps)
+    table = train.after(cells, train.num_rows, {"format": {name: made_of}})
     return replace(shape, train=table, id=(name, "made of the columns that together name the image"))
 
 
@@ -110,18 +109,15 @@ def _scattered(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None
     found = facts.scattered(train)
     if found is None:
         return None
-    cells = {name: [*column.cells] for name, column in train.columns.items()}
-    cells["path"] = cells[found.column]
-    steps = (*(train.steps or ({"csv": train.path},)), found.join)
-    table = made(train.path, cells, train.num_rows, is_whole=train.is_whole, encoding=train.encoding, steps=steps)
+    cells = train.all_cells()
+    table = train.after(cells | {"path": cells[found.column]}, train.num_rows, found.join)
     why = f"{roles.reasons['train']}; the images are in several folders, where a step finds them"
     id = (found.column, "a unique column, which names the image") if train.is_unique(found.column) else None
     image = Template("{path}", found.group, 1.0, 1.0)
     test = ToPredict(next(iter(roles.test_images), None))
     if test.image is None and (rows := roles.predicted) is not None and (there := facts.scattered(rows)) is not None:
-        image_of_test = Template("{path}", there.group, 1.0, 1.0)
-        found_by = [*(rows.steps or ({"csv": rows.path},)), there.join]
-        test = ToPredict(image_of_test, None, found_by, "their images are in several folders")
+        steps, why_test = [*rows.made_by, there.join], "their images are in several folders"
+        test = ToPredict(Template("{path}", there.group, 1.0, 1.0), steps=steps, why=why_test)
     return Reshaped(table, why, image, test, id=id, used=("path",))
 
 
@@ -136,17 +132,15 @@ def with_flags(shape: Reshaped, columns: Sequence[str]) -> Reshaped:
     if not any(cell.startswith("-") for name in columns for cell in train.columns[name].values):
         return shape
     rest = [name for name in train.columns if name not in columns]
-    cells = {name: [*column.cells] for name, column in train.columns.items()}
+    cells = train.all_cells()
     cells |= {name: ["0" if cell.startswith("-") else cell for cell in cells[name]] for name in columns}
     negative = sorted({cell for name in columns for cell in train.columns[name].values if cell.startswith("-")})
     steps = (
-        *(train.steps or ({"csv": train.path},)),
         {"melt": {"id": rest, "columns": patterns_of(columns, rest), "name": "label", "value": "value"}},
         {"map": {"column": "value", "values": dict.fromkeys(negative, "0"), "default": "keep"}},
         {"pivot": {"index": rest, "columns": "label", "values": "value"}},
     )
-    facts = {"is_whole": train.is_whole, "encoding": train.encoding, "steps": steps}
-    return replace(shape, train=made(train.path, cells, train.num_rows, **facts), why=f"{shape.why}; −1 becomes 0")
+    return replace(shape, train=train.after(cells, train.num_rows, *steps), why=f"{shape.why}; −1 becomes 0")
 
 
 def by_folders(facts: Facts, roles: Roles) -> Reshaped | None:

@@ -84,9 +84,14 @@ def _several(path: str) -> Any:
     return {"path": path, "max": 16} if "*" in path and "{" in path else path
 
 
+def id_of(shape: Reshaped, roles: Roles) -> tuple[str | None, str]:
+    """The id column of training rows, and why; None where no column is one."""
+    return shape.id or id_column(shape.train, shape.image, [roles.sample_id])
+
+
 def add_ids(draft: Draft, roles: Roles, shape: Reshaped) -> list[str]:
     """The id columns of the tables; returns those that the training table or the rows to predict have."""
-    id, why = shape.id or id_column(shape.train, shape.image, [roles.sample_id])
+    id, why = id_of(shape, roles)
     if id is None:
         draft.leave_open("data.id", "id", f"{why}: name a column, or add {{number: id}} to the steps of data.train")
         return []

@@ -129,6 +129,26 @@ class TableFacts:
         """The file's name in lower case, without suffixes."""
         return os.path.basename(self.path).lower().split(".")[0]
 
+    @property
+    def made_by(self) -> tuple[dict[str, Any], ...]:
+        """The steps that make it; of a CSV, that which reads it."""
+        return self.steps or ({"csv": self.path},)
+
+    def after(self, cells: dict[str, list[str]], num_rows: int, *steps: dict[str, Any]) -> "TableFacts":
+        """What more steps make of it.
+
+        Args:
+            cells: The kept cells by column.
+            num_rows: Number of rows.
+            steps: The steps; none where the table is read as it is.
+        """
+        steps = (*self.made_by, *steps) if steps else self.steps
+        return made(self.path, cells, num_rows, is_whole=self.is_whole, encoding=self.encoding, steps=steps)
+
+    def all_cells(self) -> dict[str, list[str]]:
+        """The kept cells by column."""
+        return {name: [*column.cells] for name, column in self.columns.items()}
+
     def column(self, name: str) -> list[str]:
         """The kept cells of a column."""
         return list(self.columns[name].cells)

@@ -207,7 +207,7 @@ class Keys:
     def templates(self, path: str, group: Group) -> Iterator[str]:
         """The templates by which a file could be that of a row."""
         parts = path.split("/")
-        stem = parts[-1][: len(parts[-1]) - len(group.suffix)] if group.suffix else parts[-1]
+        stem = parts[-1].removesuffix(group.suffix)
         for column in self.names:
             for template, row in self._whole(column, parts, stem, group):
                 yield self._with_folders(template, row, column)
@@ -215,7 +215,7 @@ class Keys:
     def of_rare(self, path: str, group: Group) -> Iterator[str]:
         """The templates by which a file could be that of many rows: a column that is the whole name."""
         parts = path.split("/")
-        stem = parts[-1][: len(parts[-1]) - len(group.suffix)] if group.suffix else parts[-1]
+        stem = parts[-1].removesuffix(group.suffix)
         for column in sorted(self.rare):
             if found := self._named(column, parts, stem, group):
                 yield "/".join(found[0])
@@ -275,7 +275,7 @@ class Keys:
     def of_pairs(self, path: str, group: Group) -> Iterator[str]:
         """The templates by which a file could be that of the row with two words of its name in two columns."""
         *folders, last = path.split("/")
-        words = re.split(r"([_\-. ])", last[: len(last) - len(group.suffix)] if group.suffix else last)
+        words = re.split(r"([_\-. ])", last.removesuffix(group.suffix))
         for (one, other), rows in self.pairs.items():
             for first, second in combinations(range(0, min(len(words), MOST_WORDS), 2), 2):
                 if (row := rows.get((words[first], words[second]))) is not None:

@@ -258,6 +258,15 @@ def test_minus_one_and_one_become_zero_and_one_in_the_steps(tmp_path):
     assert steps[2]["map"] == {"column": "value", "values": {"-1": "0"}, "default": "keep"}
 
 
+def test_the_encoding_of_a_table_is_that_of_what_steps_make_of_it(tmp_path):
+    layout = LAYOUTS["csiro"](tmp_path, 3)
+    table = layout.root / "train.csv"
+    first, row, *rest = table.read_text().splitlines()
+    lines = [f"{first},Place", f"{row},Kärnten", *(f"{each},Graz" for each in rest)]
+    table.write_text("\n".join(lines) + "\n", encoding="cp1252")
+    assert proposed(layout.slug, layout.root, tmp_path)["data.columns.encoding"] == "cp1252"
+
+
 def test_a_column_with_braces_in_its_name_names_no_image(tmp_path):
     root = made("amazon", tmp_path / "data")
     table = root / "train_v2.csv"

@@ -32,6 +32,8 @@ NOT_A_CSV = {
     b"[{": ("JSON", "Read it with a step, as data.train: [{json: FILE}], or {coco: FILE}."),
     b'{"': ("JSON", "Read it with a step, as data.train: [{json: FILE}], or {coco: FILE}."),
 }
+# Without one of them `bytes.decode` takes the machine's byte order, and a reader of lines raises an error.
+MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
 OPENERS: dict[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 BROKEN = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -210,17 +212,13 @@ def _from_zip(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, list[str]]:
     return archive.read(names[0]), [f"the file is read through zip ('{names[0]}')"]
 
 
-# Without one of them `bytes.decode` takes the machine's byte order, and a reader of lines raises an error.
-MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
-
-
 def _decode(content: bytes, encoding: str) -> str:
     name = codecs.lookup(encoding).name
+    has_mark = content.startswith(MARKS.get(name, ()))  # that of UTF-32 begins as that of UTF-16
     for start, (what, fix) in NOT_A_CSV.items():
-        has_mark = content.startswith(MARKS.get(name, ()))  # that of UTF-32 begins as that of UTF-16
         if not has_mark and what.lower() not in name and content[: len(start)].lower() == start.lower():
             raise UnreadableError(f"the file is {what}, not a CSV", fix)
-    if name in MARKS and not content.startswith(MARKS[name]):
+    if name in MARKS and not has_mark:
         fix = f"Set data.columns.encoding to {name}-le or {name}-be."
         raise UnreadableError(f"the file has no byte order mark, which {name.upper()} needs", fix)
     try:

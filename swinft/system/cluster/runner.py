@@ -56,7 +56,7 @@ class Runner:
     def missing(self, to: str, files: dict[str, tuple[int, str]]) -> list[str]:
         """Files that the copy of the data lacks here; its lock is held until the child is started.
 
-        Another child that needs the same copy on this node waits for it. Raises OSError if there is too little space.
+        Another child that needs the same copy on this node waits for it.
 
         Raises:
             OSError: The node has too little space on its disk.
@@ -88,7 +88,7 @@ class Runner:
                 file.write(content)
 
     def complete(self, lacking: list[str]) -> None:
-        """Compares what was copied with the list; raises OSError if a file differs.
+        """Compares what was copied with the list.
 
         Raises:
             OSError: A file is not as the command listed it.
